@@ -1,0 +1,5 @@
+"""`python -m fitplug`."""
+
+from fitplug.cli import run
+
+run()

@@ -1,0 +1,162 @@
+"""What plugins hand in. One record a kind; `hookspecs` says when each is asked for.
+
+All are keyword-only and may grow fields with defaults. Callables import what they need when they are called: a hook itself
+must be cheap, since every start of fitplug calls it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from fitplug.formats.header import Blob, Header
+
+if TYPE_CHECKING:
+    from fitplug.machine.records import Device, Host
+    from fitplug.memory.records import Estimate
+    from fitplug.model.records import Model
+    from fitplug.planner.records import Plan
+    from fitplug.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detector:
+    """Finds devices. `collect` touches the machine, `parse` is pure, so that what was collected can be recorded and replayed."""
+
+    name: str
+    help: str
+    collect: Callable[[], Mapping[str, Any] | None]
+    """JSON-able raw findings; None where this detector has nothing to look at."""
+    parse: Callable[[Mapping[str, Any]], "Sequence[Device] | Host"]
+    order: int = 50
+    """Lower is asked first; of two that report one card (same `pci_id`), the first wins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One file of a repository."""
+
+    path: str
+    n_bytes: int
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A repository's files at one revision."""
+
+    repository: str
+    revision: str
+    entries: Sequence[Entry]
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """A place that models are read from; `scheme` is what stands before the colon in MODEL."""
+
+    scheme: str
+    help: str
+    open: Callable[[str], Sequence[Blob]]
+    """The reference without its scheme → the files of one model, in order (all shards of a split; config.json beside safetensors)."""
+    list: Callable[[str], Listing] | None = None
+    """For hubs: OWNER/NAME[@REVISION] → its files. What has this can be given to `fitplug check`."""
+    open_file: Callable[[Listing, Entry], Blob] | None = None
+    search: Callable[[str, int], Sequence[str]] | None = None
+    """Words, most results → repositories."""
+    download: Callable[[Listing, Sequence[Entry], str | None], str] | None = None
+    """Fetches files (to a folder, or the hub's own cache) and returns the first one's path."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderFormat:
+    """A model file format."""
+
+    name: str
+    recognises: Callable[[Sequence[Blob]], bool]
+    read: Callable[[Sequence[Blob]], Header]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """An architecture that the core's own table does not know."""
+
+    names: Sequence[str]
+    """Values of general.architecture."""
+    describe: Callable[[Header], "Model"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runner:
+    """A program that will run the model: what it changes in the arithmetic."""
+
+    name: str
+    help: str
+    outputs: Literal["sequences", "batch"] = "sequences"
+    """How many logits rows it reserves: one a sequence (llama-server), or as many as the batch has tokens."""
+    measuring: bool = False
+    """True: llama.cpp's no-alloc measuring path (llama-fit-params), which differs from a real run in known places."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """`Settings` fields that this runner sets differently from llama.cpp's command line when a plan leaves them out."""
+    cannot_express: Sequence[str] = ()
+    """`Settings` fields that it has no place for: the planner leaves them at their defaults."""
+    overhead: "Callable[[Estimate, Device], int] | None" = None
+    """Bytes that it needs on a GPU besides llama.cpp's own."""
+    exporter: str = "llama-server"
+    """Which exporter writes a plan for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file that an export wants written."""
+
+    path: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Export:
+    """A plan in a runner's own words. Writing and running is the command line's business."""
+
+    argv: Sequence[str] = ()
+    files: Sequence[File] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    commands: Sequence[Sequence[str]] = ()
+    cannot_express: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """What an exporter may want to know besides the plan."""
+
+    model_reference: str
+    """MODEL as the user wrote it."""
+    model_path: str
+    """A path or name that the runner can open; the reference itself where the model is not on this disk."""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """Writes a plan as one runner's configuration: `fitplug export NAME MODEL`."""
+
+    name: str
+    help: str
+    render: "Callable[[Plan, ExportRequest], Export]"
+    runner: str = "llama-server"
+    """The runner whose arithmetic the plan is computed with."""
+    install: Callable[[Export], Sequence[str]] | None = None
+    """Puts the export where the runner reads it; returns what was done, one line each."""
+    undo: Callable[[], Sequence[str]] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """An installed llama.cpp that can be asked what it would allocate: `fitplug verify`."""
+
+    name: str
+    help: str
+    available: Callable[[], str | None]
+    """Its version, or None where it is not installed."""
+    measure: "Callable[[str, Settings], Mapping[str, Mapping[str, int]]]"
+    """Model path, settings → buffer type → kind → bytes, as that engine itself reports them."""
