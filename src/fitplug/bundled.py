@@ -2,5 +2,11 @@
 
 from collections.abc import Iterable
 
+from fitplug.extension import HeaderFormat
 from fitplug.hookspecs import hookimpl
-from fitplug.extension import HeaderFormat, Source
+
+
+@hookimpl
+def fitplug_formats() -> Iterable[HeaderFormat]:
+    """GGUF and safetensors."""
+    return ()
