@@ -29,6 +29,10 @@ class Detector:
     parse: Callable[[Mapping[str, Any]], "Sequence[Device] | Host"]
     order: int = 50
     """Lower is asked first; of two that report one card (same `pci_id`), the first wins."""
+    notes: Callable[[Mapping[str, Any]], Sequence[str]] | None = None
+    """What is worth saying about the findings, one line each; pure, like `parse`."""
+    fallback: bool = False
+    """True: asked only where no other detector found a device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,8 @@ class Machine:
     host: Host
     notes: Sequence[str] = ()
     """What a detector could not find out; shown, never fatal."""
+    unused: Sequence[Device] = ()
+    """Devices that are there but that llama.cpp leaves out: an integrated GPU beside a dedicated one."""
 
     def device_names(self) -> tuple[str, ...]:
         """ggml's own names: CUDA0, CUDA1, Vulkan0, …; numbered per backend."""
