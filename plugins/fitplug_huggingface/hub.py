@@ -1,0 +1,161 @@
+"""The hub's REST interface, its errors, and its own package for tokens, cache and downloads.
+
+Listing and ranges go through fitplug's own HTTP layer: the package's listing has no time-out of its own, and its file system
+fetches 5 MiB for the first byte. Where the package does the job it is used: token, endpoint, cache, download.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
+from fitplug.extension import Entry, Listing
+from fitplug.formats.header import Blob
+from fitplug.repository.reference import Reference, open_reference, parse_reference
+from fitplug.sources.http import Http, HttpBlob, host_of, origin_of
+
+if TYPE_CHECKING:
+    from requests import Response
+
+MAX_ENTRIES = 200_000
+DEFAULT_REVISION = "main"
+
+
+def endpoint() -> str:
+    """HF_ENDPOINT, or the hub itself; mirrors speak the same interface."""
+    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+
+
+def _connect() -> Http:
+    from huggingface_hub import get_token
+
+    token = get_token()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return Http(origin=origin_of(endpoint()), headers=headers, explain=_explain)
+
+
+def _refuse_offline(repository: str) -> None:
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode():
+        raise NetworkError(f"HF_HUB_OFFLINE is set, so {repository} cannot be looked up")
+
+
+def list_files(text: str) -> Listing:
+    """Every file of a repository at one revision, with sizes and, for large files, their sha256."""
+    reference = parse_reference(text)
+    _refuse_offline(reference.repository)
+    http, revision = _connect(), reference.revision or DEFAULT_REVISION
+    url: str | None = f"{_api(reference)}/tree/{quote(revision, safe='')}?recursive=true"
+    entries: list[Entry] = []
+    while url is not None:
+        page, headers = http.get_json(url)
+        if not isinstance(page, list):
+            raise NetworkError(f"{host_of(url)} lists {reference.repository} in a form that is not its own")
+        entries += _entries(page)
+        if len(entries) > MAX_ENTRIES:
+            raise NetworkError(f"{reference.repository} lists more than {MAX_ENTRIES} files")
+        url = _next_page(headers, url)
+    return Listing(repository=reference.repository, revision=revision, entries=tuple(entries))
+
+
+def _api(reference: Reference) -> str:
+    return f"{endpoint()}/api/models/{quote(reference.repository)}"
+
+
+def _entries(page: Sequence[Any]) -> Iterator[Entry]:
+    for item in page:
+        if not isinstance(item, dict) or item.get("type") != "file":
+            continue
+        path, size, lfs = item.get("path"), item.get("size"), item.get("lfs")
+        if isinstance(path, str) and isinstance(size, int) and size >= 0:
+            sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
+            yield Entry(path=path, n_bytes=size, sha256=sha256 if isinstance(sha256, str) else None)
+
+
+def _next_page(headers: Mapping[str, str], url: str) -> str | None:
+    """The Link header's "next", if it stays on the same origin."""
+    from requests.utils import parse_header_links
+
+    for link in parse_header_links(headers.get("Link", "") or headers.get("link", "")):
+        target = link.get("url", "")
+        if link.get("rel") == "next" and origin_of(target) == origin_of(url):
+            return target
+    return None
+
+
+def open_reference_files(text: str) -> Sequence[Blob]:
+    """The files of one model."""
+    return open_reference(text, list_files, open_file)
+
+
+def open_file(listing: Listing, entry: Entry) -> Blob:
+    """One file: from the hub's own cache where it is there already, else by ranges."""
+    cached = _cached(listing, entry)
+    if cached is not None:
+        return cached
+    path = f"{quote(listing.repository)}/resolve/{quote(listing.revision, safe='')}/{quote(entry.path)}"
+    return HttpBlob(_connect(), f"{endpoint()}/{path}", entry.path, entry.n_bytes)
+
+
+def _cached(listing: Listing, entry: Entry) -> Blob | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    from fitplug.sources.local import open_path
+
+    path = try_to_load_from_cache(listing.repository, entry.path, revision=listing.revision)
+    if isinstance(path, str) and os.path.getsize(path) == entry.n_bytes:
+        return open_path(path)
+    return None
+
+
+def search(words: str, limit: int) -> Sequence[str]:
+    """Repositories with GGUF files that match the words, the most downloaded first."""
+    query = {"search": words, "filter": "gguf", "sort": "downloads", "direction": "-1", "limit": str(limit)}
+    found, _ = _connect().get_json(f"{endpoint()}/api/models", query)
+    names = [item.get("id") for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    return tuple(name for name in names if isinstance(name, str))[:limit]
+
+
+def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> str:
+    """Fetch files with the hub's own package, which resumes, verifies and shows progress; the first one's path."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        paths = [
+            hf_hub_download(
+                listing.repository, entry.path, revision=listing.revision, local_dir=folder, endpoint=endpoint()
+            )
+            for entry in entries
+        ]
+    except (HfHubHTTPError, OSError) as error:
+        raise NetworkError(
+            f"downloading from {listing.repository} failed: {str(error).strip().splitlines()[0][:160]}"
+        ) from None
+    return str(paths[0])
+
+
+def _explain(response: "Response", url: str) -> FitplugError | None:
+    """The hub's X-Error-Code in one line; without a token it answers 401 for what does not exist, too."""
+    code = response.headers.get("X-Error-Code", "")
+    name = _repository_of(url)
+    if code == "GatedRepo":
+        return AccessError(f"{name} is gated: accept its terms on {host_of(url)}, then set HF_TOKEN")
+    if code == "RevisionNotFound":
+        return NotFoundError(f"{name} has no such revision")
+    if code == "EntryNotFound":
+        return NotFoundError(f"{name} has no such file")
+    if code == "RepoNotFound" or response.status_code == 404:
+        return NotFoundError(f"no repository {name} on {host_of(url)}, or it is private")
+    if response.status_code == 401:
+        if "Invalid credentials" in response.headers.get("X-Error-Message", ""):
+            return AccessError(f"{host_of(url)} does not accept the token: is HF_TOKEN still valid?")
+        return AccessError(f"no repository {name} on {host_of(url)}, or it is private: set HF_TOKEN to look")
+    return None
+
+
+def _repository_of(url: str) -> str:
+    path = url.removeprefix(endpoint()).removeprefix("/api/models").lstrip("/")
+    return "/".join(path.split("?")[0].split("/")[:2])

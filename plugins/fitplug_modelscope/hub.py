@@ -1,0 +1,198 @@
+"""The hub's REST interface and its traps, and its own package for credentials and downloads.
+
+Listing goes through fitplug's own HTTP layer: the package turns a failed listing into an empty one, reports no LFS files and
+loses what is past 3000 entries. Where the package does the job it is used: token and cookie, endpoint, download.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
+from fitplug.extension import Entry, Listing
+from fitplug.formats.header import Blob
+from fitplug.repository.reference import Reference, open_reference, parse_reference
+from fitplug.sources.http import Http, HttpBlob, host_of, origin_of
+
+if TYPE_CHECKING:
+    from requests import Response
+
+MAX_ENTRIES = 200_000
+LISTING_CAP = 3000
+"""The server cuts a listing here and says nothing."""
+DEFAULT_REVISION = "master"
+_NO_REPOSITORY, _NO_ACCESS, _NO_TREE, _NO_FILE = 10010205001, 10010200001, 10990101004, 10990101007
+
+
+def endpoint() -> str:
+    """MODELSCOPE_ENDPOINT, or the older MODELSCOPE_DOMAIN, or the hub itself; without a scheme it is https."""
+    told = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "https://modelscope.cn"
+    told = told.strip().rstrip("/")
+    return told if re.match(r"https?://", told) else f"https://{told}"
+
+
+def _token() -> str | None:
+    """MODELSCOPE_API_TOKEN; set but empty means: no token. Else what `ms login` left, read by the hub's own package."""
+    if "MODELSCOPE_API_TOKEN" in os.environ:
+        return os.environ["MODELSCOPE_API_TOKEN"] or None
+    home = os.environ.get("MODELSCOPE_HOME") or os.path.expanduser("~/.modelscope")
+    if not os.path.isdir(os.path.join(home, "credentials")):
+        return None  # the package takes 150 ms to import, and most people have never logged in
+    from modelscope_hub.config import HubConfig
+
+    return HubConfig().load_token()
+
+
+def _connect() -> Http:
+    token = _token()
+    headers = {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"} if token else {}
+    return Http(origin=origin_of(endpoint()), headers=headers, explain=_explain)
+
+
+def list_files(text: str) -> Listing:
+    """Every file of a repository at one revision, with size and sha256."""
+    reference = parse_reference(text)
+    revision = reference.revision or DEFAULT_REVISION
+    notes: list[str] = []
+    entries = tuple(_walk(_connect(), reference, revision, "", notes))
+    if len(entries) > MAX_ENTRIES:
+        raise NetworkError(f"{reference.repository} lists more than {MAX_ENTRIES} files")
+    return Listing(repository=reference.repository, revision=revision, entries=entries, notes=tuple(notes))
+
+
+def _walk(
+    http: Http, reference: Reference, revision: str, root: str, notes: list[str], depth: int = 0
+) -> Iterator[Entry]:
+    """The tree below `root`; folder by folder once one answer is cut at the cap."""
+    files = _listed(http, reference, revision, root, recursive=True)
+    if len(files) < LISTING_CAP:
+        yield from _entries(files)
+        return
+    files = _listed(http, reference, revision, root, recursive=False)
+    if len(files) >= LISTING_CAP:
+        notes.append(f"the hub lists only the first {LISTING_CAP} files of '{root or reference.repository}'")
+    yield from _entries(files)
+    for item in files:
+        if item.get("Type") == "tree" and isinstance(item.get("Path"), str) and depth < 8:
+            yield from _walk(http, reference, revision, item["Path"], notes, depth + 1)
+
+
+def _listed(http: Http, reference: Reference, revision: str, root: str, *, recursive: bool) -> list[dict[str, Any]]:
+    url = f"{endpoint()}/api/v1/models/{quote(reference.repository)}/repo/files"
+    params = {"Revision": revision, "Recursive": str(recursive)} | ({"Root": root} if root else {})
+    answer, _ = http.get_json(url, params)
+    if not isinstance(answer, dict) or not answer.get("Success", True):
+        message = answer.get("Message") if isinstance(answer, dict) else None
+        code = answer.get("Code") if isinstance(answer, dict) else None
+        raise _by_code(code, reference.repository, url) or NetworkError(
+            f"{host_of(url)} cannot list {reference.repository}: {str(message or 'no reason given')[:120]}"
+        )
+    data = answer.get("Data")
+    files = data.get("Files") if isinstance(data, dict) else None
+    return [item for item in files or () if isinstance(item, dict)]
+
+
+def _entries(files: Sequence[Mapping[str, Any]]) -> Iterator[Entry]:
+    for item in files:
+        path, size, sha256 = item.get("Path"), item.get("Size"), item.get("Sha256")
+        if item.get("Type") != "tree" and isinstance(path, str) and isinstance(size, int) and size >= 0:
+            yield Entry(path=path, n_bytes=size, sha256=sha256 if isinstance(sha256, str) and sha256 else None)
+
+
+def open_reference_files(text: str) -> Sequence[Blob]:
+    """The files of one model."""
+    return open_reference(text, list_files, open_file)
+
+
+def open_file(listing: Listing, entry: Entry) -> Blob:
+    """One file: from the hub's own cache where it is there already, else by ranges."""
+    cached = _cached(listing, entry)
+    if cached is not None:
+        return cached
+    path = f"models/{quote(listing.repository)}/resolve/{quote(listing.revision, safe='')}/{quote(entry.path)}"
+    return HttpBlob(_connect(), f"{endpoint()}/{path}", entry.path, entry.n_bytes)
+
+
+def cache_folders(repository: str, revision: str) -> list[str]:
+    """Where the hub's package keeps, and used to keep, a repository's files."""
+    owner, name = repository.split("/")
+    told = os.environ.get("MODELSCOPE_CACHE")
+    base = told or os.path.expanduser("~/.cache/modelscope")
+    old = name.replace(".", "___")
+    roots = [base] if told else [base, os.path.join(base, "hub")]
+    return [
+        os.path.join(base, "models", f"{owner}--{name}", "snapshots", revision),
+        *(os.path.join(root, "models", owner, old) for root in roots),
+        *(os.path.join(root, owner, old) for root in roots),
+    ]
+
+
+def _cached(listing: Listing, entry: Entry) -> Blob | None:
+    """The file in the cache, if it has the size that is listed: an interrupted download has not."""
+    from fitplug.sources.local import open_path
+
+    for folder in cache_folders(listing.repository, listing.revision):
+        path = os.path.normpath(os.path.join(folder, entry.path))
+        if path.startswith(folder) and os.path.isfile(path) and os.path.getsize(path) == entry.n_bytes:
+            return open_path(path)
+    return None
+
+
+def search(words: str, limit: int) -> Sequence[str]:
+    """Repositories that match the words, in the hub's own order."""
+    query = {"search": words, "page_number": "1", "page_size": str(limit)}
+    answer, _ = _connect().get_json(f"{endpoint()}/openapi/v1/models", query)
+    data = answer.get("data") if isinstance(answer, dict) else None
+    models = data.get("models") if isinstance(data, dict) else data
+    names = [item.get("id") for item in models if isinstance(item, dict)] if isinstance(models, list) else []
+    return tuple(name for name in names if isinstance(name, str) and "/" in name)[:limit]
+
+
+def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> str:
+    """Fetch files with the hub's own package, which resumes, verifies and shows progress; the first one's path."""
+    from modelscope import model_file_download
+
+    try:
+        paths = [
+            model_file_download(
+                listing.repository, entry.path, listing.revision, local_dir=folder, endpoint=endpoint(), token=_token()
+            )
+            for entry in entries
+        ]
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise NetworkError(f"downloading from {listing.repository} failed: {reason}") from None
+    return str(paths[0])
+
+
+def _explain(response: "Response", url: str) -> FitplugError | None:
+    """The hub's own error code in one line."""
+    from requests import RequestException
+
+    try:
+        body = response.raw.read(4096, decode_content=True)
+    except (RequestException, OSError):
+        return None
+    match = re.search(rb'"Code"\s*:\s*(\d{1,15})', body)
+    known = _by_code(int(match[1]) if match else None, _repository_of(url), url)
+    if known is None and response.status_code == 401:
+        return AccessError(f"{host_of(url)} does not accept the token: is MODELSCOPE_API_TOKEN still valid?")
+    return known
+
+
+def _by_code(code: object, name: str, url: str) -> FitplugError | None:
+    host = host_of(url)
+    if code == _NO_REPOSITORY:
+        return NotFoundError(f"no repository {name} on {host}")
+    if code == _NO_ACCESS:
+        return AccessError(f"no access to {name} on {host}: it is private or gated; set MODELSCOPE_API_TOKEN")
+    if code == _NO_TREE:
+        return NotFoundError(f"{name} has no such revision on {host}")
+    return NotFoundError(f"{name} has no such file on {host}") if code == _NO_FILE else None
+
+
+def _repository_of(url: str) -> str:
+    path = re.sub(r"^/(api/v1/|openapi/v1/)?models/", "", urlsplit(url).path)
+    return "/".join(path.split("/")[:2])
