@@ -1,20 +1,41 @@
 """The host: its memory, what a container leaves of it, and its threads."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from fitplug.extension import Detector
 from fitplug.hookspecs import hookimpl
-from fitplug_host.collect import collect
-from fitplug_host.parse import notes, parse
 
-__all__ = ["collect", "measure_bandwidth", "notes", "parse"]
+if TYPE_CHECKING:
+    from fitplug.machine.records import Host
+
+
+def collect() -> dict[str, Any] | None:
+    """Files of Linux, or psutil's figures elsewhere."""
+    from fitplug_host.collect import collect as collect_now
+
+    return collect_now()
+
+
+def parse(raw: Mapping[str, Any]) -> "Host":
+    """The host as a new process finds it."""
+    from fitplug_host.parse import parse as parse_now
+
+    return parse_now(raw)
+
+
+def notes(raw: Mapping[str, Any]) -> list[str]:
+    """A container's limit, and Windows's share of the memory."""
+    from fitplug_host.parse import notes as notes_now
+
+    return notes_now(raw)
 
 
 def measure_bandwidth(seconds: float = 0.5) -> int:
     """Bytes per second that this host's memory is read with now, by all threads together; takes about `seconds`."""
-    from fitplug_host.bandwidth import measure_bandwidth as measure
+    from fitplug_host.bandwidth import measure_bandwidth as measure_now
 
-    return measure(seconds)
+    return measure_now(seconds)
 
 
 @hookimpl
