@@ -125,9 +125,7 @@ def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> 
 
     try:
         paths = [
-            hf_hub_download(
-                listing.repository, entry.path, revision=listing.revision, local_dir=folder, endpoint=endpoint()
-            )
+            hf_hub_download(listing.repository, entry.path, revision=listing.revision, local_dir=folder, endpoint=endpoint())
             for entry in entries
         ]
     except (HfHubHTTPError, OSError) as error:

@@ -62,9 +62,7 @@ def list_files(text: str) -> Listing:
     return Listing(repository=reference.repository, revision=revision, entries=entries, notes=tuple(notes))
 
 
-def _walk(
-    http: Http, reference: Reference, revision: str, root: str, notes: list[str], depth: int = 0
-) -> Iterator[Entry]:
+def _walk(http: Http, reference: Reference, revision: str, root: str, notes: list[str], depth: int = 0) -> Iterator[Entry]:
     """The tree below `root`; folder by folder once one answer is cut at the cap."""
     files = _listed(http, reference, revision, root, recursive=True)
     if len(files) < LISTING_CAP:

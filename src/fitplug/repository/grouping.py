@@ -146,13 +146,9 @@ def select(listing: Listing, wanted: str) -> Candidate:
     if not wanted:
         if len(models) == 1:
             return models[0]
-        raise NotFoundError(
-            _choices(listing, models, "holds no model" if not models else "holds several models: name one")
-        )
+        raise NotFoundError(_choices(listing, models, "holds no model" if not models else "holds several models: name one"))
     exact = [
-        c
-        for c in all_of_them
-        if any(wanted in {e.path, e.path.rpartition("/")[2]} for e in c.entries) or wanted == c.name
+        c for c in all_of_them if any(wanted in {e.path, e.path.rpartition("/")[2]} for e in c.entries) or wanted == c.name
     ]
     labelled = exact or [c for c in models if c.label.lower() == wanted.lower()]
     if len(labelled) == 1:

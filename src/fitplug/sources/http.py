@@ -103,9 +103,7 @@ class Http:
     def _checked(self, response: "Response", given: str, offset: int, n_bytes: int) -> "Ranged":
         match = _CONTENT_RANGE.fullmatch(given.strip())
         if match is None or int(match[1]) != offset or not offset <= int(match[2]) < offset + n_bytes:
-            raise NetworkError(
-                f"{host_of(response.url)} was asked for bytes {offset}… and says that it sends '{given[:60]}'"
-            )
+            raise NetworkError(f"{host_of(response.url)} was asked for bytes {offset}… and says that it sends '{given[:60]}'")
         length = int(match[2]) - offset + 1
         data = self._body(response, length)
         if len(data) < length:
@@ -116,9 +114,7 @@ class Http:
     def _prefix(self, response: "Response", offset: int, n_bytes: int) -> "Ranged":
         """An answer to the whole file: read up to what is wanted, then hang up."""
         if offset + n_bytes > MAX_SKIPPED_BYTES:
-            raise NetworkError(
-                f"{host_of(response.url)} ignores byte ranges: this file can only be read by downloading it"
-            )
+            raise NetworkError(f"{host_of(response.url)} ignores byte ranges: this file can only be read by downloading it")
         data = self._body(response, offset + n_bytes)
         length = response.headers.get("Content-Length", "")
         if response.headers.get("Content-Encoding", "identity") != "identity":
@@ -172,9 +168,7 @@ class Http:
             before, url, params = url, urljoin(url, target), None
             scheme = urlsplit(url).scheme
             if scheme not in {"http", "https"} or (scheme == "http" and urlsplit(before).scheme == "https"):
-                raise NetworkError(
-                    f"{host_of(before)} redirects to {scheme}://{host_of(url)}, which is not safe to follow"
-                )
+                raise NetworkError(f"{host_of(before)} redirects to {scheme}://{host_of(url)}, which is not safe to follow")
         raise NetworkError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times")
 
     def _once(self, url: str, params: Mapping[str, str] | None, extra: Mapping[str, str]) -> "Response":
