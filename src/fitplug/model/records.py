@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, TypeAlias
 
 from fitplug.formats.header import Header, Scalar, Tensor, Value
+from fitplug.model.architectures import UNKNOWN, Row
 
 MemoryKind: TypeAlias = Literal[
     "none", "kv", "iswa", "recurrent", "hybrid", "hybrid_iswa", "hybrid_idx", "dsa", "dsa_iswa", "msa", "dsv4"
@@ -15,7 +16,8 @@ MemoryKind: TypeAlias = Literal[
 class Layer(NamedTuple):
     """One block, with the values that llama_hparams answers for its index."""
 
-    index: int
+    il: int
+    """Its number."""
     n_head: int
     n_head_kv: int
     n_embd_head_k: int
@@ -27,7 +29,7 @@ class Layer(NamedTuple):
     is_recurrent: bool = False
     """Has a recurrent state (falcon-h1's layers have both)."""
     has_kv: bool = True
-    """Has cache cells of its own."""
+    """Has cache cells of its own in a plain run: passes the memory's layer filter and llama_hparams::has_kv."""
     is_nextn: bool = False
     """An MTP block: counted by -ngl, not loaded in a plain run."""
     n_embd_r: int = 0
@@ -35,6 +37,9 @@ class Layer(NamedTuple):
     n_embd_indexer: int = 0
     """Width of the index cache's key, where the layer has one."""
     compress_ratio: int = 0
+    n_rot: int = 0
+    n_embd_ple: int = 0
+    """Width of the convolution history of per-layer embeddings, where the layer has one (ple_conv_state)."""
 
     @property
     def n_embd_k_gqa(self) -> int:
@@ -73,12 +78,25 @@ class Model:
     """False for encoders that have no output matrix at all."""
     has_encoder: bool = False
     flash_attn_forced: Literal["on", "off"] | None = None
+    row: Row = UNKNOWN
+    """The architecture's row of the table: its kinds and flags."""
+    swa_type: Literal["standard", "chunked", "symmetric"] | None = None
+    n_embd_head_k_mla: int = 0
+    n_embd_head_v_mla: int = 0
+    n_embd_inp: int = 0
+    """Width of the embeddings input: n_embd, wider with deepstack (llama_hparams::n_embd_inp)."""
+    n_embd_out: int = 0
+    n_pos_per_embd: int = 1
+    """Position values a token: 4 with M-RoPE."""
     n_params: int
     n_bytes: int
     """Of all tensors, as the file has them."""
     file_type: str
     assumptions: Sequence[str] = ()
+    refusals: Sequence[str] = ()
+    """Why llama.cpp does not load this file; empty where nothing speaks against it."""
     extra: Mapping[str, int] = field(default_factory=dict)
+    """Further whole numbers of llama_hparams under llama.cpp's names; see `hparam`."""
 
     @property
     def n_layer_all(self) -> int:
@@ -94,6 +112,10 @@ class Model:
     def tensors(self) -> Mapping[str, Tensor]:
         """The header's tensors by name."""
         return self.header.tensors
+
+    def hparam(self, name: str, default: int = 0) -> int:
+        """A whole number of llama_hparams by its name there, such as n_lora_q or ssm_d_inner."""
+        return self.extra.get(name, default)
 
     def get(self, key: str, default: Value | None = None) -> Value | None:
         """`{architecture}.{key}` of the metadata."""
