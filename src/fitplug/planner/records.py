@@ -36,6 +36,8 @@ class Request:
     """Left free on every GPU."""
     min_ctx: int | None = None
     """Shortest context that may be chosen; None: 8192, or the trained length where that is shorter."""
+    users: int = 1
+    """How many are served at once: as many slots, each with its own context."""
     given: frozenset[str] = frozenset()
     """Names of the `Settings` fields that the user fixed."""
 
@@ -67,3 +69,5 @@ class Plan:
     alternatives: Sequence[Alternative] = ()
     fixes: Sequence[str] = ()
     """If nothing fits: by how much, and the cheapest things that would help, each checked."""
+    n_estimates: int = 0
+    """How many sets of settings were estimated to find this."""

@@ -1,0 +1,77 @@
+"""The planner's one door: what is known goes in, a plan comes out."""
+
+from dataclasses import replace
+
+from fitplug.errors import RefusedError
+from fitplug.extension import Runner
+from fitplug.machine.records import Machine
+from fitplug.model.records import Model
+from fitplug.planner.choose import choose, make_grid
+from fitplug.planner.records import Plan, Request
+from fitplug.planner.search import Search
+from fitplug.planner.trials import EstimatorFactory, Trial, Trials
+from fitplug.settings import Settings
+
+
+def fit(
+    model: Model,
+    machine: Machine,
+    runner: Runner,
+    settings: Settings,
+    request: Request,
+    *,
+    estimator: EstimatorFactory | None = None,
+) -> Plan:
+    """Choose all settings that are not given.
+
+    Args:
+        model: What is to run.
+        machine: Where.
+        runner: The program that will run it.
+        settings: The user's settings; those named in `request.given` are kept.
+        request: The goal, and what must stay free.
+        estimator: What estimates settings; None: `fitplug.memory.estimate.Estimator`.
+
+    Raises:
+        RefusedError: llama.cpp refuses these settings with every choice of the others.
+    """
+    trials = Trials(model, machine, runner, request.reserve_bytes, estimator or _default_estimator())
+    start = open_settings(settings, request)
+    search = Search(model, trials, start, request.given)
+    choice = choose(search, make_grid(model, start, request), request)
+    if choice is None:
+        trials.estimate(start)  # says why
+        raise RefusedError("llama.cpp refuses these settings")
+    choice = choice._replace(trial=_pin_flash_attention(choice.trial, trials, request))
+    return Plan(
+        model=model,
+        machine=machine,
+        runner=runner.name,
+        request=request,
+        estimate=choice.trial.estimate,
+        fits=choice.trial.fits,
+        n_estimates=trials.n_estimates,
+    )
+
+
+def open_settings(settings: Settings, request: Request) -> Settings:
+    """Where the search starts: the user's settings, as many slots as users, everything on the GPUs."""
+    if "n_seq_max" not in request.given and request.users > 1:
+        settings = replace(settings, n_seq_max=request.users)
+    if "n_gpu_layers" not in request.given:
+        settings = replace(settings, n_gpu_layers=-1)
+    return settings
+
+
+def _pin_flash_attention(trial: Trial, trials: Trials, request: Request) -> Trial:
+    """Write down what `auto` came to, so that the runner chooses nothing; only where that changes nothing else."""
+    if trial.settings.flash_attn != "auto" or "flash_attn" in request.given:
+        return trial
+    pinned = trials(replace(trial.settings, flash_attn="on" if trial.estimate.resolved.flash_attn else "off"))
+    return pinned if pinned is not None and pinned.counted == trial.counted else trial
+
+
+def _default_estimator() -> EstimatorFactory:
+    from fitplug.memory.estimate import Estimator
+
+    return Estimator

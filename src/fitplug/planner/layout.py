@@ -1,0 +1,213 @@
+"""Which layer goes to which device, and which parts of layers stay on the CPU."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from fitplug.planner.costs import LayerCost
+from fitplug.settings import Settings, TensorOverride
+
+Parts = frozenset[str]
+NOTHING: Parts = frozenset()
+
+
+class Item(NamedTuple):
+    """A layer to be placed: its weights and its cache at the context in question."""
+
+    base: int
+    parts: tuple[tuple[str, int], ...]
+
+    @property
+    def whole(self) -> int:
+        """All of it."""
+        return self.base + sum(n for _, n in self.parts)
+
+    def without(self, away: Parts) -> int:
+        """What is left where these parts stay on the CPU."""
+        return self.whole - sum(n for name, n in self.parts if name in away)
+
+
+class Layout(NamedTuple):
+    """Layers `start` and up are on GPUs, `counts` of them on each device; the last one is the output layer."""
+
+    start: int
+    counts: tuple[int, ...]
+    on_cpu: tuple[tuple[int, Parts], ...] = ()
+    """Layers that are on a GPU without these parts."""
+
+    @property
+    def is_full(self) -> bool:
+        """Nothing that could be on a GPU is on the CPU."""
+        return self.start == 0 and not self.on_cpu
+
+    def host_bytes(self, layers: Sequence[LayerCost]) -> int:
+        """Weights that stay on the CPU."""
+        away = sum(layers[i].parts[name] for i, names in self.on_cpu for name in names)
+        return away + sum(layer.whole for layer in layers[: self.start])
+
+
+def device_bytes(layout: Layout, items: Sequence[Item]) -> list[int]:
+    """What the ledger says that each device holds."""
+    away = dict(layout.on_cpu)
+    sizes, i = [], layout.start
+    for n in layout.counts:
+        sizes.append(sum(item.without(away.get(i + k, NOTHING)) for k, item in enumerate(items[i : i + n])))
+        i += n
+    return sizes
+
+
+def make_items(layers: Sequence[LayerCost], cache: Sequence[int]) -> list[Item]:
+    """Join weights and cache."""
+    return [Item(c.base + n, tuple(c.parts.items())) for c, n in zip(layers, cache, strict=True)]
+
+
+def lay_whole(items: Sequence[Item], rooms: Sequence[int], wanted: Sequence[float]) -> Layout | None:
+    """Everything on the GPUs, in order, each device near to its `wanted` bytes; None where it does not fit."""
+    sizes = [item.whole for item in items]
+    first_fit = _earliest_starts(sizes, rooms)
+    if first_fit[0] > 0:
+        return None
+    counts, begin, n_used, n_wanted = [], 0, 0, 0.0
+    for d, room in enumerate(rooms):
+        n_wanted += wanted[d]
+        end, taken = begin, 0
+        while end < len(sizes) and taken + sizes[end] <= room:
+            must = end < first_fit[d + 1]
+            if not must and n_used + taken + sizes[end] / 2 > n_wanted:
+                break
+            taken += sizes[end]
+            end += 1
+        counts.append(end - begin)
+        begin, n_used = end, n_used + taken
+    return Layout(0, tuple(counts)) if begin == len(sizes) else None
+
+
+def _earliest_starts(sizes: Sequence[int], rooms: Sequence[int]) -> list[int]:
+    """For each device: the first layer from which on all fit on it and on those after it."""
+    starts, i = [len(sizes)], len(sizes)
+    for room in reversed(rooms):
+        left = room
+        while i > 0 and sizes[i - 1] <= left:
+            left -= sizes[i - 1]
+            i -= 1
+        starts.append(i)
+    return starts[::-1]
+
+
+def lay_partly(items: Sequence[Item], rooms: Sequence[int], *, experts: bool) -> Layout | None:
+    """As much as possible on the GPUs, from the back.
+
+    Models with experts keep every layer on a GPU while its other weights and its cache fit, and send experts to the
+    CPU; others send whole layers. At the border of each device a layer may leave parts of its feed-forward weights on
+    the CPU.
+    """
+    start = _earliest_starts([item.base for item in items], rooms)[0] if experts else 0
+    return _Filler(items, rooms, start, experts=experts).run()
+
+
+class _Filler:
+    """Places layers from the last one down, on devices from the last one down."""
+
+    def __init__(self, items: Sequence[Item], rooms: Sequence[int], start: int, *, experts: bool) -> None:
+        self.items, self.start, self.experts = items, start, experts
+        self.left = list(rooms)
+        self.counts = [0] * len(rooms)
+        self.on_cpu: list[tuple[int, Parts]] = []
+        self.base_before = [0]
+        """Bytes that the layers from `start` up to each one need at least."""
+        for item in items[start:]:
+            self.base_before.append(self.base_before[-1] + item.base)
+
+    def run(self) -> Layout | None:
+        i, d = len(self.items) - 1, len(self.left) - 1
+        while i >= self.start and d >= 0:
+            away = self._least_away(i, d)
+            if away is None or (d > 0 and away and self._better_before(i, d, away)):
+                d -= 1
+                continue
+            self._place(i, d, away)
+            i -= 1
+            if away and self._is_full(i, d):
+                d -= 1
+        begin = i + 1
+        if begin == len(self.items) or (self.experts and begin > self.start):
+            return None
+        return Layout(begin, tuple(self.counts), tuple(sorted(self.on_cpu)))
+
+    def _is_full(self, i: int, d: int) -> bool:
+        """After a layer that was cut: the device is done, unless what remains has no other place."""
+        return not self.experts or (d > 0 and self._base(i) <= sum(self.left[:d]))
+
+    def _base(self, i: int) -> int:
+        return self.base_before[i + 1 - self.start] if i >= self.start else 0
+
+    def _better_before(self, i: int, d: int, away: Parts) -> bool:
+        """A layer that would lose all its experts here goes to an earlier device if there is room for it."""
+        return len(away) == len(self.items[i].parts) and self.experts and self._base(i) <= sum(self.left[:d])
+
+    def _least_away(self, i: int, d: int) -> Parts | None:
+        """The lightest set of parts that must stay on the CPU so that layer i fits on device d; None if none helps."""
+        item, room = self.items[i], self.left[d]
+        if self.experts:  # the layers before this one need a place as well
+            room = min(room, sum(self.left[: d + 1]) - self._base(i - 1))
+        over = item.whole - room
+        if over <= 0:
+            return NOTHING
+        choices = [c for n in range(1, len(item.parts) + 1) for c in combinations(item.parts, n)]
+        enough = [c for c in choices if sum(n for _, n in c) >= over]
+        best = min(enough, key=lambda c: sum(n for _, n in c), default=None)
+        return None if best is None else frozenset(name for name, _ in best)
+
+    def _place(self, i: int, d: int, away: Parts) -> None:
+        self.left[d] -= self.items[i].without(away)
+        self.counts[d] += 1
+        if away:
+            self.on_cpu.append((i, away))
+
+
+def apply_layout(settings: Settings, layout: Layout, layers: Sequence[LayerCost], *, experts: bool) -> Settings:
+    """Write a layout as llama.cpp's flags: -ngl, -ts or -sm none, -ncmoe and -ot."""
+    prefix = _cpu_prefix(layout, layers) if experts else 0
+    rest = [(i, names) for i, names in layout.on_cpu if i >= prefix]
+    return replace(
+        settings,
+        n_gpu_layers=len(layers) - layout.start,
+        n_cpu_moe=prefix or settings.n_cpu_moe,
+        overrides=(*settings.overrides, *_overrides(rest, experts=experts)),
+        **_split(layout.counts),
+    )
+
+
+def _split(counts: Sequence[int]) -> dict[str, Any]:
+    """One device of several alone is `-sm none`: without it llama.cpp would keep four copies for a pipeline of one."""
+    used = [d for d, n in enumerate(counts) if n]
+    if len(counts) == 1:
+        return {}
+    if len(used) == 1:
+        return {"split_mode": "none", "main_gpu": used[0], "tensor_split": ()}
+    return {"split_mode": "layer", "main_gpu": 0, "tensor_split": tuple(float(n) for n in counts)}
+
+
+def _cpu_prefix(layout: Layout, layers: Sequence[LayerCost]) -> int:
+    """How many layers from the front have none of their experts on a GPU: what -ncmoe takes."""
+    away = dict(layout.on_cpu)
+    n = 0
+    for i, layer in enumerate(layers[:-1]):
+        if i >= layout.start and layer.parts and away.get(i, NOTHING) != layer.parts.keys():
+            break
+        if layer.parts and i >= layout.start:
+            n = i + 1
+    return n
+
+
+def _overrides(rest: Sequence[tuple[int, Parts]], *, experts: bool) -> list[TensorOverride]:
+    """One pattern for all layers that leave the same parts."""
+    groups: dict[Parts, list[int]] = {}
+    for i, names in rest:
+        groups.setdefault(names, []).append(i)
+    tail = "_(ch|)exps" if experts else r"\."
+    return [
+        TensorOverride(rf"blk\.({'|'.join(map(str, which))})\.ffn_({'|'.join(sorted(names))}){tail}", "CPU")
+        for names, which in groups.items()
+    ]

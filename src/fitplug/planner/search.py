@@ -1,0 +1,163 @@
+"""The searches: everything on the GPUs with the longest context, or the least on the CPU at one context."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fitplug.model.records import Model
+from fitplug.planner.climb import Grid, climb
+from fitplug.planner.costs import weigh
+from fitplug.planner.layout import Item, Layout, apply_layout, device_bytes, lay_partly, lay_whole, make_items
+from fitplug.planner.trials import Kind, Surcharge, Trial, Trials
+from fitplug.settings import Settings
+
+_MAX_ROUNDS = 16
+_TOLERANCE = 4 << 20
+"""How far the ledger may be off: what it refuses by less than this is tried all the same."""
+
+
+class Search:
+    """All that one set of fixed settings leaves to be chosen: placement and context.
+
+    The ledger of weights and caches proposes, an estimate decides; what the estimate says beyond the ledger is learnt
+    as the device's surcharge and corrects the next proposal.
+    """
+
+    def __init__(self, model: Model, trials: Trials, settings: Settings, given: frozenset[str]) -> None:
+        self.machine, self.trials, self.settings = trials.machine, trials, settings
+        self.costs = weigh(model, settings, movable=not given & {"n_cpu_moe", "overrides"})
+        names = self.machine.device_names()
+        self.devices = tuple(range(len(names)) if settings.devices is None else map(names.index, settings.devices))
+        """The devices that llama.cpp will see, as numbers in the machine; -ts counts these."""
+        self._surcharge = Surcharge(0 if model.memory in ("none", "recurrent") else 2 * settings.n_ubatch)
+
+    def longest_on_gpus(self, grid: Grid, use: Sequence[int]) -> Trial | None:
+        """The longest context with everything on the devices `use`; None where even the shortest does not fit."""
+        return climb(grid, lambda n_ctx: self.on_gpus(n_ctx, use), lambda below: self._guess_longest(grid, use, below))
+
+    def on_gpus(self, n_ctx: int, use: Sequence[int]) -> Trial | None:
+        """Everything on the devices `use` at this context, if it fits in some split of the layers."""
+        seen: set[Layout] = set()
+        for tolerance in (0, _TOLERANCE):
+            while (layout := self._propose_whole(n_ctx, use, tolerance)) is not None and layout not in seen:
+                seen.add(layout)
+                trial = self._attempt(layout, n_ctx)
+                if trial is None or trial.fits:
+                    return trial
+        return None
+
+    def least_on_cpu(self, n_ctx: int, use: Sequence[int]) -> Trial | None:
+        """The plan at `n_ctx` that leaves the fewest weights on the CPU; None where not even one layer fits."""
+        best: tuple[int, Trial] | None = None
+        seen: set[Layout] = set()
+        bonus = 0
+        while len(seen) < _MAX_ROUNDS:
+            layout = self._propose_partly(n_ctx, use, bonus)
+            if layout is None or layout in seen:
+                if bonus or best is None:
+                    break
+                bonus = self._smallest_part()  # the next step up, to be seen failing
+                continue
+            seen.add(layout)
+            trial = self._attempt(layout, n_ctx)
+            host_bytes = layout.host_bytes(self.costs.layers)
+            if trial is not None and trial.fits_devices and (best is None or host_bytes < best[0]):
+                best, bonus = (host_bytes, trial), 0
+            elif bonus:
+                break
+        return None if best is None else best[1]
+
+    def stretch(self, settings: Settings, grid: Grid) -> Trial | None:
+        """The longest context with all other settings as they are; None where the shortest does not fit."""
+        points: list[tuple[int, Trial]] = []
+
+        def attempt(n_ctx: int) -> Trial | None:
+            trial = self.trials(replace(settings, n_ctx=n_ctx))
+            points.extend([] if trial is None else [(n_ctx, trial)])
+            return trial if trial is not None and trial.fits else None
+
+        def guess(below: int) -> int:
+            return 0 if len(points) < 2 else min(below - 1, grid.number(_crossing(points)))
+
+        return climb(grid, attempt, guess)
+
+    def most_layers(self, n_ctx: int) -> Trial | None:
+        """The highest -ngl with all other settings as they are."""
+        settings = replace(self.settings, n_ctx=n_ctx)
+        grid = Grid(1, 0, self.n_layers)
+
+        def attempt(n: int) -> Trial | None:
+            trial = self.trials(replace(settings, n_gpu_layers=n))
+            return trial if trial is not None and trial.fits else None
+
+        return climb(grid, attempt, lambda below: below // 2)
+
+    @property
+    def n_layers(self) -> int:
+        """Layers that -ngl counts, the output layer among them."""
+        return len(self.costs.layers)
+
+    def _propose_whole(self, n_ctx: int, use: Sequence[int], tolerance: int = 0) -> Layout | None:
+        items, rooms = self._items(n_ctx), self._rooms(n_ctx, use, whole=True)
+        rooms = [room + tolerance if room >= 0 else room for room in rooms]
+        return lay_whole(items, rooms, self._wanted(items, rooms))
+
+    def _propose_partly(self, n_ctx: int, use: Sequence[int], bonus: int) -> Layout | None:
+        rooms = [room + bonus if room >= 0 else room for room in self._rooms(n_ctx, use, whole=False)]
+        return lay_partly(self._items(n_ctx), rooms, experts=self.costs.experts)
+
+    def _guess_longest(self, grid: Grid, use: Sequence[int], below: int) -> int:
+        low, high = -1, below
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._propose_whole(grid.at(middle), use) is None:
+                high = middle
+            else:
+                low = middle
+        return low
+
+    def _attempt(self, layout: Layout, n_ctx: int) -> Trial | None:
+        """Estimate a layout and compare the ledger with it, device by device."""
+        settings = apply_layout(replace(self.settings, n_ctx=n_ctx), layout, self.costs.layers, experts=self.costs.experts)
+        trial = self.trials(settings)
+        if trial is not None:
+            ledger = device_bytes(layout, self._items(n_ctx))
+            kind = Kind(several=sum(1 for n in layout.counts if n) > 1, whole=layout.is_full)
+            for d, n_layers, n_bytes in zip(self.devices, layout.counts, ledger, strict=True):
+                if n_layers:
+                    self._surcharge.learn(kind, d, n_ctx, trial.counted[d] - n_bytes)
+        return trial
+
+    def _items(self, n_ctx: int) -> list[Item]:
+        return make_items(self.costs.layers, self.costs.cache(self.settings, n_ctx))
+
+    def _rooms(self, n_ctx: int, use: Sequence[int], *, whole: bool) -> list[int]:
+        """Bytes for layers on each device that llama.cpp sees; -1 for those that are not to be used."""
+        kind = Kind(several=len(use) > 1, whole=whole)
+        return [max(0, self.trials.budgets[d] - self._surcharge.at(kind, d, n_ctx)) if d in use else -1 for d in self.devices]
+
+    def _wanted(self, items: Sequence[Item], rooms: Sequence[int]) -> list[float]:
+        """Bytes that each device should take: the fastest first, equally fast ones in proportion to their room."""
+        left = float(sum(item.whole for item in items))
+        wanted = [0.0] * len(rooms)
+        speeds = [self.machine.devices[d].memory_bandwidth or 0 for d in self.devices]
+        if 0 in speeds:
+            speeds = [0] * len(speeds)
+        for speed in sorted(set(speeds), reverse=True):
+            group = [i for i, s in enumerate(speeds) if s == speed and rooms[i] > 0]
+            room = sum(rooms[i] for i in group)
+            for i in group:
+                wanted[i] = rooms[i] * min(1.0, left / room)
+            left = max(0.0, left - room)
+        return wanted
+
+    def _smallest_part(self) -> int:
+        sizes = [n for layer in self.costs.layers for n in layer.parts.values()]
+        return min(sizes, default=min((layer.whole for layer in self.costs.layers if layer.whole), default=0))
+
+
+def _crossing(points: Sequence[tuple[int, Trial]]) -> float:
+    """Where the straight line through the two last trials says that the first device, or the host, is full."""
+    (n1, one), (n2, two) = points[-2:]
+    room = [*one.spare.devices, one.spare.host]
+    lines = [(a, (b - a) / (n2 - n1)) for a, b in zip(room, [*two.spare.devices, two.spare.host], strict=True)]
+    return min((n1 - a / slope for a, slope in lines if slope < 0), default=float(max(n1, n2)))

@@ -1,0 +1,131 @@
+"""Trying settings: each is estimated once, and what was learnt from it steers the next proposal."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple, Protocol, TypeAlias
+
+from fitplug.errors import RefusedError
+from fitplug.extension import Runner
+from fitplug.machine.records import Machine
+from fitplug.memory.records import Estimate
+from fitplug.model.records import Model
+from fitplug.planner.budget import Spare, counted_bytes, spare
+from fitplug.settings import Settings
+
+Estimating: TypeAlias = Callable[[Settings], Estimate]
+
+
+class EstimatorFactory(Protocol):
+    """`fitplug.memory.estimate.Estimator`, or what a test puts in its place."""
+
+    def __call__(self, model: Model, machine: Machine, runner: Runner) -> Estimating:
+        """Bind what stays the same in a search."""
+        ...
+
+
+class Trial(NamedTuple):
+    """Settings that were estimated, and what they leave free."""
+
+    settings: Settings
+    estimate: Estimate
+    spare: Spare
+    counted: tuple[int, ...]
+    """What llama.cpp counts on each device, the larger of a real run's and of its own measuring."""
+
+    @property
+    def fits(self) -> bool:
+        """Everywhere, the host included."""
+        return self.spare.fits
+
+    @property
+    def fits_devices(self) -> bool:
+        """On the GPUs."""
+        return self.spare.fits_devices
+
+
+class Trials:
+    """Estimates settings, remembers them, and counts."""
+
+    def __init__(self, model: Model, machine: Machine, runner: Runner, reserve_bytes: int, factory: EstimatorFactory) -> None:
+        self.machine, self.reserve_bytes = machine, reserve_bytes
+        self._real = factory(model, machine, runner)
+        self._measured = self._real
+        if len(machine.devices) > 1 and not runner.measuring:
+            self._measured = factory(model, machine, replace(runner, measuring=True))
+        self._done: dict[Settings, Trial | None] = {}
+        self.n_estimates = 0
+        self.budgets = [max(0, device.free_bytes - reserve_bytes) for device in machine.devices]
+        """What llama.cpp may take of each device, overhead left aside."""
+
+    def __call__(self, settings: Settings) -> Trial | None:
+        """The trial of these settings; None where llama.cpp refuses them."""
+        if settings not in self._done:
+            try:
+                self._done[settings] = self._try(settings)
+            except RefusedError:
+                self._done[settings] = None
+        return self._done[settings]
+
+    def estimate(self, settings: Settings) -> Estimate:
+        """One estimate, without a comparison; raises where llama.cpp refuses the settings."""
+        return self._real(settings)
+
+    def _try(self, settings: Settings) -> Trial:
+        """With several GPUs a plan must also look right to llama.cpp's own measuring.
+
+        That counts more than a real run takes there (common/fit.cpp measures without allocation, and
+        ggml_backend_sched_reserve_size forgets which norm belongs to which GPU); a plan that keeps its reserve by both
+        counts stays as it is even where a launcher leaves `--fit` on.
+        """
+        estimate = self._real(settings)
+        self.n_estimates += 1
+        trial = self._trial(settings, estimate)
+        n_used = sum(1 for n in trial.counted if n)
+        if not trial.fits_devices or n_used < 2 or self._measured is self._real:
+            return trial
+        measured = self._trial(settings, self._measured(settings))
+        self.n_estimates += 1
+        worst = tuple(map(min, trial.spare.devices, measured.spare.devices))
+        return trial._replace(spare=Spare(worst, trial.spare.host), counted=tuple(map(max, trial.counted, measured.counted)))
+
+    def _trial(self, settings: Settings, estimate: Estimate) -> Trial:
+        counted = tuple(counted_bytes(estimate, name) for name in self.machine.device_names())
+        return Trial(settings, estimate, spare(estimate, self.machine, self.reserve_bytes), counted)
+
+
+class Kind(NamedTuple):
+    """What decides the shape of the graph, and with it what a device takes beyond its layers."""
+
+    several: bool
+    """More than one GPU is used."""
+    whole: bool
+    """Nothing is on the CPU; on several GPUs llama.cpp then keeps four copies of what crosses between them
+    (ggml/src/ggml-backend.cpp, GGML_SCHED_MAX_COPIES)."""
+
+
+class Surcharge:
+    """What a device takes beyond its layers (compute buffers, padding, rounding), learnt from trials.
+
+    It is kept apart for plans of different kind; between two contexts of one kind it is nearly linear.
+    """
+
+    def __init__(self, slope: float) -> None:
+        self._slope = slope
+        """Bytes for each token of context before anything was learnt: the attention mask of one micro-batch."""
+        self._points: dict[Kind, dict[int, list[tuple[int, int]]]] = {}
+
+    def learn(self, kind: Kind, device: int, n_ctx: int, n_bytes: int) -> None:
+        """A trial of this kind was off by `n_bytes` on this device."""
+        devices = self._points.setdefault(kind, {})
+        others = [p for p in devices.get(device, []) if p[0] != n_ctx]
+        devices[device] = [*others[-1:], (n_ctx, n_bytes)]
+
+    def at(self, kind: Kind, device: int, n_ctx: int) -> int:
+        """The best guess."""
+        slope = self._slope * (4 if kind.several and kind.whole else 1)
+        devices = self._points.get(kind, {})
+        points = devices.get(device) or max((p[-1:] for p in devices.values()), key=lambda p: p[0][1], default=[(0, 0)])
+        if len(points) > 1:
+            slope = (points[1][1] - points[0][1]) / (points[1][0] - points[0][0])
+        n, n_bytes = points[-1]
+        return n_bytes + round(slope * (n_ctx - n))
