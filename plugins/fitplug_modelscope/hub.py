@@ -89,7 +89,9 @@ def _listed(http: Http, reference: Reference, revision: str, root: str, *, recur
         )
     data = answer.get("Data")
     files = data.get("Files") if isinstance(data, dict) else None
-    return [item for item in files or () if isinstance(item, dict)]
+    if not isinstance(files, list):
+        raise NetworkError(f"{host_of(url)} lists {reference.repository} in a form that is not its own")
+    return [item for item in files if isinstance(item, dict)]
 
 
 def _entries(files: Sequence[Mapping[str, Any]]) -> Iterator[Entry]:
