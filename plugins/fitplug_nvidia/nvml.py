@@ -73,7 +73,7 @@ def _card(index: int) -> dict[str, Any]:
 
 
 def _memory(handle: Any) -> dict[str, Any]:
-    """Version 2 tells what the driver keeps for itself; version 1, all that drivers before 510 have, counts it as used."""
+    """Version 2 tells what the driver keeps for itself; version 1, of drivers before 510, counts it as used."""
     second = _ask("nvmlDeviceGetMemoryInfo", handle, pynvml.nvmlMemory_v2)
     if second is not None:
         return {"memory": {name: getattr(second, name) for name in ("total", "free", "used", "reserved")}}
