@@ -1,0 +1,59 @@
+"""`fitplug auto MODEL`: the best settings for this machine, why, and the command to run."""
+
+import click
+
+from fitplug.cli.app import ANSWER_NO
+from fitplug.cli.command import Command
+from fitplug.cli.options import (
+    Given,
+    Target,
+    Wish,
+    json_option,
+    model_argument,
+    settings_options,
+    target_options,
+    wish_options,
+)
+from fitplug.cli.plans import make_plan, written
+from fitplug.cli.steps import load_registry
+from fitplug.units import GIB
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        ("everything chosen for this machine", "auto model.gguf"),
+        ("32k tokens of context, whatever it takes", "auto model.gguf -c 32768"),
+        ("a model that is not downloaded yet, on a card you might buy",
+         "auto modelscope:Qwen/Qwen3-8B-GGUF:Q4_K_M --gpu 'RTX 4090'"),
+        ("four people at once, 16k tokens for each", "auto model.gguf --users 4 --min-ctx 16384"),
+    ),
+)  # fmt: skip
+@model_argument
+@wish_options
+@target_options(reserve=GIB)
+@settings_options
+@json_option
+def command(*, reference: str, given: Given, target: Target, wish: Wish, as_json: bool) -> int:
+    """Choose the best settings for this machine, and say why.
+
+    Settings that are given are kept; the others are chosen. Every plan is checked with the same arithmetic that `explain`
+    shows, and leaves --reserve free on every GPU.
+    """
+    registry = load_registry()
+    plan = make_plan(reference, given, target, wish, registry)
+    server = written(plan, reference, registry.exporter("llama-server"))
+    if as_json:
+        from fitplug.render.json import dump, plan_json
+
+        alternatives = [
+            (other, written(plan, reference, registry.exporter("llama-server"), other)) for other in plan.alternatives
+        ]
+        print(dump(plan_json(plan, list(server.argv), [(other, list(export.argv)) for other, export in alternatives])))
+    else:
+        from fitplug.render.auto import show
+
+        runner = registry.runner(target.runner)
+        own = server if runner.exporter == "llama-server" else written(plan, reference, registry.exporter(runner.exporter))
+        show(plan, own)
+    return 0 if plan.fits else ANSWER_NO

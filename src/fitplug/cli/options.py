@@ -1,0 +1,222 @@
+"""llama.cpp's settings and fitplug's own questions as options, each once: decorators that hand records to a command."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, cast
+
+import click
+
+from fitplug.cli.command import Option
+from fitplug.cli.values import (
+    CACHE_TYPE,
+    FLASH_ATTN,
+    GOAL,
+    SPLIT_MODE,
+    Count,
+    Layers,
+    Overrides,
+    Shares,
+    Size,
+    Words,
+)  # fmt: skip
+from fitplug.planner.records import Goal
+from fitplug.settings import Settings
+from fitplug.units import GIB
+
+Callback = Callable[..., Any]
+Decorator = Callable[[Callback], Callback]
+
+_AUTO_SLOTS = 4
+"""-np -1 (tools/server/server.cpp, llama_server: "n_parallel is set to auto")."""
+
+
+class Given(NamedTuple):
+    """The settings of a command line, and which of them were on it."""
+
+    settings: Settings
+    names: frozenset[str]
+
+
+class Target(NamedTuple):
+    """Which machine and which program the question is about."""
+
+    machine: str | None
+    gpus: tuple[str, ...]
+    runner: str
+    reserve_bytes: int
+
+
+class Wish(NamedTuple):
+    """What a plan should be good at."""
+
+    min_ctx: int | None
+    goal: Goal
+    users: int | None
+
+
+def _setting(*names: str, **kwargs: Any) -> Decorator:
+    return click.option(*names, cls=Option, section="llama.cpp settings", default=None, **kwargs)
+
+
+_SETTINGS = (
+    _setting("n_ctx", "-c", "--ctx-size", type=Count(), metavar="N", help="tokens of context; 0: as trained"),
+    _setting("n_gpu_layers", "-ngl", "--gpu-layers", "--n-gpu-layers", type=Layers(), metavar="N",
+             help="layers on the GPU, from the last one: a number, all or auto"),
+    _setting("n_batch", "-b", "--batch-size", type=Count(), metavar="N", help="logical batch (2048)"),
+    _setting("n_ubatch", "-ub", "--ubatch-size", type=Count(), metavar="N", help="physical batch (512)"),
+    _setting("type_k", "-ctk", "--cache-type-k", type=CACHE_TYPE, metavar="TYPE", help="type of the K cache (f16)"),
+    _setting("type_v", "-ctv", "--cache-type-v", type=CACHE_TYPE, metavar="TYPE", help="type of the V cache (f16)"),
+    _setting("flash_attn", "-fa", "--flash-attn", type=FLASH_ATTN, metavar="on|off|auto", help="flash attention"),
+    _setting("n_seq_max", "-np", "--parallel", type=Count(1, also=frozenset({-1})), metavar="N",
+             help="sequences at the same time (1)"),
+    _setting("kv_unified", "-kvu/-no-kvu", "--kv-unified/--no-kv-unified", help="one cache for all sequences"),
+    _setting("swa_full", "--swa-full", is_flag=True, help="sliding windows with a full-size cache"),
+    _setting("offload_kqv", "-kvo/-nkvo", "--kv-offload/--no-kv-offload", help="the cache on the GPU, or not"),
+    _setting("op_offload", "--op-offload/--no-op-offload", help="big products of host weights on the GPU, or not"),
+    _setting("split_mode", "-sm", "--split-mode", type=SPLIT_MODE, metavar="none|layer|row|tensor",
+             help="how several GPUs share the model (layer)"),
+    _setting("tensor_split", "-ts", "--tensor-split", type=Shares(), metavar="N0,N1,…",
+             help="how much each GPU gets, such as 3,1"),
+    _setting("main_gpu", "-mg", "--main-gpu", type=Count(), metavar="INDEX", help="the GPU of -sm none and row (0)"),
+    _setting("devices", "-dev", "--device", type=Words(none=True), metavar="NAME,…",
+             help="GPUs to use, such as CUDA0,CUDA1; none: no GPU"),
+    _setting("overrides", "-ot", "--override-tensor", type=Overrides(), multiple=True, metavar="PATTERN=BUFFER,…",
+             help="tensors that go elsewhere, such as 'ffn_.*_exps=CPU'; may be repeated"),
+    _setting("cpu_moe", "-cmoe", "--cpu-moe", is_flag=True, help="all experts in the host's memory"),
+    _setting("n_cpu_moe", "-ncmoe", "--n-cpu-moe", type=Count(), metavar="N",
+             help="experts of the first N layers in the host's memory"),
+    _setting("mmproj", "-mm", "--mmproj", metavar="FILE", help="the projector of a model that sees or hears"),
+    _setting("mmproj_offload", "--mmproj-offload/--no-mmproj-offload", help="the projector on the GPU, or not"),
+    _setting("model_draft", "-md", "--model-draft", "--spec-draft-model", metavar="FILE",
+             help="a draft model for speculative decoding"),
+    _setting("lora", "--lora", type=Words(), multiple=True, metavar="FILE,…", help="LoRA adapters"),
+    _setting("use_mmap", "--mmap/--no-mmap", help="map the file, or read it"),
+)  # fmt: skip
+
+
+def settings_options(function: Callback) -> Callback:
+    """Add llama.cpp's arguments; the command gets them as `given: Given`."""
+
+    @wraps(function)
+    def call(**values: Any) -> Any:
+        names = {*Settings.__dataclass_fields__, "cpu_moe"}
+        asked = {name: values.pop(name) for name in names if name in values}
+        return function(given=_given(asked), **values)
+
+    return _decorated(call, _SETTINGS)
+
+
+def _given(asked: dict[str, Any]) -> Given:
+    values = {name: value for name, value in asked.items() if value is not None and value != ()}
+    for name in ("overrides", "lora"):  # repeated options, each with commas
+        if name in values:
+            values[name] = tuple(item for group in values[name] for item in group)
+    if values.pop("cpu_moe", False):
+        values["n_cpu_moe"] = -1
+    if values.get("n_gpu_layers", 0) < 0:
+        values["n_gpu_layers"] = -1
+    if values.get("n_seq_max") == -1:
+        values |= {"n_seq_max": _AUTO_SLOTS, "kv_unified": True}
+    return Given(Settings(**values), frozenset(values))
+
+
+def _target(*names: str, **kwargs: Any) -> Decorator:
+    return click.option(*names, cls=Option, section="Machine and runner", **kwargs)
+
+
+def target_options(*, reserve: int, runner: str | None = "llama-server") -> Decorator:
+    """Add --machine, --gpu, --runner and --reserve; the command gets them as `target: Target`.
+
+    `runner` None: what the command itself knows better; `Target.runner` is then empty.
+    """
+    kept = "1GiB" if reserve == GIB else "0"
+    options = (
+        _target("--machine", metavar="FILE", help="a recorded machine instead of this one (fitplug devices --json)"),
+        _target("gpus", "--gpu", multiple=True, metavar="NAME[=FREE_GIB]", shell_complete=complete_cards,
+                help="a card one does not have; may be repeated"),
+        _target("--runner", metavar="NAME", default=runner or "", shell_complete=complete_runners,
+                help=f"the program that will run it ({runner or 'as RUNNER'})"),
+        _target("reserve_bytes", "--reserve", type=Size(), metavar="SIZE", help=f"to leave free on every GPU ({kept})"),
+    )  # fmt: skip
+
+    def decorate(function: Callback) -> Callback:
+        @wraps(function)
+        def call(*, machine: str | None, gpus: tuple[str, ...], runner: str, reserve_bytes: int | None, **rest: Any) -> Any:
+            asked = reserve if reserve_bytes is None else reserve_bytes
+            return function(target=Target(machine, gpus, runner, asked), **rest)
+
+        return _decorated(call, options)
+
+    return decorate
+
+
+def _wish(*names: str, **kwargs: Any) -> Decorator:
+    return click.option(*names, cls=Option, section="What the plan should be good at", default=None, **kwargs)
+
+
+_WISHES = (
+    _wish("--min-ctx", type=Count(1), metavar="N", help="the shortest context that may be chosen (8192)"),
+    _wish("--goal", type=GOAL, metavar="balanced|speed|context|quality", help="what comes first (balanced)"),
+    _wish("--users", type=Count(1), metavar="N", help="people at the same time, each with a context of their own"),
+)
+
+
+def wish_options(function: Callback) -> Callback:
+    """Add --min-ctx, --goal and --users; the command gets them as `wish: Wish`."""
+
+    @wraps(function)
+    def call(*, min_ctx: int | None, goal: str | None, users: int | None, **rest: Any) -> Any:
+        return function(wish=Wish(min_ctx, cast("Goal", goal or "balanced"), users), **rest)
+
+    return _decorated(call, _WISHES)
+
+
+def json_option(function: Callback) -> Callback:
+    """Add --json; the command gets it as `as_json`."""
+    return click.option("as_json", "--json", cls=Option, section="Output", is_flag=True, help="one JSON object")(function)
+
+
+def model_argument(function: Callback) -> Callback:
+    """Add MODEL."""
+    return click.argument("reference", metavar="MODEL", shell_complete=complete_models)(function)
+
+
+def _decorated(function: Callback, options: tuple[Decorator, ...]) -> Callback:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def complete_models(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete a path or a scheme."""
+    from fitplug.cli import completion
+
+    return completion.models(ctx, param, incomplete)
+
+
+def complete_runners(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the name of a runner."""
+    from fitplug.cli import completion
+
+    return completion.runners(ctx, param, incomplete)
+
+
+def complete_exporters(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the name of an exporter."""
+    from fitplug.cli import completion
+
+    return completion.exporters(ctx, param, incomplete)
+
+
+def complete_engines(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the name of an engine."""
+    from fitplug.cli import completion
+
+    return completion.engines(ctx, param, incomplete)
+
+
+def complete_cards(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Complete the name of a card."""
+    from fitplug.cli import completion
+
+    return completion.cards(ctx, param, incomplete)

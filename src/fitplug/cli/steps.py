@@ -1,0 +1,114 @@
+"""The steps that commands share: from words on the command line to a model, a machine, a runner and settings."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fitplug.cli.options import Given, Target
+from fitplug.errors import FitplugError, NotFoundError
+from fitplug.registry import Registry
+from fitplug.settings import Settings
+
+if TYPE_CHECKING:
+    from fitplug.extension import Runner
+    from fitplug.formats.header import Header
+    from fitplug.machine.records import Machine
+    from fitplug.model.records import Model
+
+_MAX_MACHINE_FILE = 4 << 20
+
+
+def load_registry() -> Registry:
+    """Everything that is installed."""
+    from fitplug.registry import load
+
+    return load()
+
+
+def read_header(reference: str, registry: Registry) -> "Header":
+    """Open MODEL and read its header."""
+    from fitplug.opening import open_model
+
+    with waiting(f"reading {reference}"):
+        return open_model(reference, registry)
+
+
+def read_model(reference: str, registry: Registry) -> "Model":
+    """Open MODEL and understand its header."""
+    from fitplug.model.describe import describe
+
+    header = read_header(reference, registry)
+    return describe(header, [item.record for item in registry.architectures])
+
+
+def find_machine(target: Target, registry: Registry) -> "Machine":
+    """The recorded machine, or this one; with the cards of --gpu in place of its own."""
+    machine = read_machine_file(target.machine) if target.machine is not None else detect_machine(registry)
+    if not target.gpus:
+        return machine
+    from fitplug.machine.imagined import imagined_machine
+
+    return imagined_machine(target.gpus, machine.host)
+
+
+def detect_machine(registry: Registry) -> "Machine":
+    """This machine."""
+    from fitplug.machine.detect import detect
+
+    return detect([item.record for item in registry.detectors])
+
+
+def read_machine_file(path: str) -> "Machine":
+    """The machine that a file describes."""
+    from fitplug.machine.load import machine_from_text
+
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - no pathlib on the start path
+            text = file.read(_MAX_MACHINE_FILE + 1)
+    except FileNotFoundError:
+        raise NotFoundError(f"no machine file '{path}': make one with `fitplug devices --json`") from None
+    except OSError as error:
+        raise NotFoundError(f"the machine file '{path}' cannot be read: {error.strerror}") from error
+    try:
+        return machine_from_text(text)
+    except FitplugError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def with_runner_defaults(given: Given, runner: "Runner") -> Settings:
+    """The settings given, and the runner's own defaults for the others."""
+    left_out = {name: value for name, value in runner.defaults.items() if name not in given.names}
+    return replace(given.settings, **left_out) if left_out else given.settings
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal what takes so long, once it takes more than half a second."""
+    import sys
+
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    import threading
+
+    shown: list[Any] = []
+    done = threading.Event()
+
+    def show() -> None:
+        if not done.wait(0.5):
+            from rich.console import Console
+
+            console = Console(stderr=True)
+            with console.status(what.replace("[", "\\[")):
+                shown.append(console)
+                done.wait()
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if thread.is_alive():
+            thread.join()

@@ -1,0 +1,151 @@
+"""The values of llama.cpp's arguments, read as llama.cpp reads them (common/arg.cpp)."""
+
+import math
+from typing import Any
+
+import click
+
+from fitplug.errors import FitplugError
+from fitplug.settings import CACHE_TYPES, TensorOverride
+from fitplug.units import parse_size
+
+MAX_INT = 2**31 - 1
+"""std::stoi throws beyond."""
+_MAX_ITEMS = 4096
+"""More overrides or split shares than any command line holds."""
+
+
+class Layers(click.ParamType[int | None]):
+    """`-ngl`: a number, "all" (any negative) or "auto"; -1 is llama.cpp's own way to write "auto"."""
+
+    name = "layers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """None: left to the program, as if it had not been given."""
+        if not isinstance(value, str) or value in ("all", "auto"):
+            return {"all": -2, "auto": None}.get(value, value)
+        number = _integer(self, value, param, ctx)
+        return None if number == -1 else number
+
+
+class Choice(click.ParamType[str]):
+    """One of a few words; some have other spellings."""
+
+    name = "choice"
+
+    def __init__(self, words: tuple[str, ...], spellings: dict[str, str] | None = None) -> None:
+        self.words, self.spellings = words, spellings or {}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word itself, whichever way it was spelled."""
+        word = self.spellings.get(value, value)
+        if word not in self.words:
+            self.fail(f"'{value}' is none of {', '.join(self.words)}", param, ctx)
+        return str(word)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:  # noqa: ARG002 - click calls it so
+        """Offer the words."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(word) for word in self.words if word.startswith(incomplete)]
+
+
+FLASH_ATTN = Choice(
+    ("on", "off", "auto"),
+    dict.fromkeys(("enabled", "true", "1"), "on") | dict.fromkeys(("disabled", "false", "0"), "off") | {"-1": "auto"},
+)
+CACHE_TYPE = Choice(CACHE_TYPES)
+SPLIT_MODE = Choice(("none", "layer", "row", "tensor"))
+GOAL = Choice(("balanced", "speed", "context", "quality"))
+
+
+class Shares(click.ParamType[tuple[float, ...]]):
+    """`-ts`: shares, split at commas and slashes."""
+
+    name = "shares"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Finite numbers, none negative."""
+        if isinstance(value, tuple):
+            return value
+        words = [word for word in str(value).replace("/", ",").split(",") if word]
+        try:
+            shares = tuple(float(word) for word in words)
+        except ValueError:
+            self.fail(f"'{value}' is not a list of shares such as 3,1", param, ctx)
+        if not shares or len(shares) > _MAX_ITEMS or not all(math.isfinite(share) and share >= 0 for share in shares):
+            self.fail(f"'{value}' is not a list of shares such as 3,1", param, ctx)
+        return shares
+
+
+class Overrides(click.ParamType[tuple[TensorOverride, ...]]):
+    """`-ot`: PATTERN=BUFFER, several with commas (llama.cpp, parse_tensor_buffer_overrides)."""
+
+    name = "overrides"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[TensorOverride, ...]:
+        """In the order given."""
+        if isinstance(value, tuple):
+            return value
+        pairs = [item.partition("=") for item in str(value).split(",")]
+        if len(pairs) > _MAX_ITEMS or not all(equals and buffer for _, equals, buffer in pairs):
+            self.fail(f"'{value}' is not PATTERN=BUFFER, such as 'ffn_.*_exps=CPU'", param, ctx)
+        return tuple(TensorOverride(pattern, buffer) for pattern, _, buffer in pairs)
+
+
+class Words(click.ParamType[tuple[str, ...]]):
+    """A list with commas; "none" is the empty one where `none` says so."""
+
+    name = "words"
+
+    def __init__(self, *, none: bool = False) -> None:
+        self.none = none
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The words, without empty ones."""
+        if isinstance(value, tuple):
+            return value
+        if self.none and value == "none":
+            return ()
+        words = tuple(word for word in str(value).split(",") if word)
+        if not words:
+            self.fail(f"'{value}' names nothing", param, ctx)
+        return words
+
+
+class Size(click.ParamType[int]):
+    """Bytes, written as 512MiB, 1.5GiB or a plain number of bytes."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Bytes."""
+        if isinstance(value, int):
+            return value
+        try:
+            return parse_size(str(value))
+        except FitplugError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Count(click.ParamType[int]):
+    """A whole number that std::stoi would take, not below `low`."""
+
+    name = "count"
+
+    def __init__(self, low: int = 0, *, also: frozenset[int] = frozenset()) -> None:
+        self.low, self.also = low, also
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number."""
+        number = value if isinstance(value, int) else _integer(self, str(value), param, ctx)
+        if number < self.low and number not in self.also:
+            self.fail(f"{number} is less than {self.low}", param, ctx)
+        return number
+
+
+def _integer(kind: click.ParamType[Any], value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+    digits = value.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 10 or int(digits) > MAX_INT:
+        kind.fail(f"'{value}' is not a whole number", param, ctx)
+    return int(value)
