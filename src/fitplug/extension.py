@@ -164,3 +164,9 @@ class Engine:
     """Its version, or None where it is not installed."""
     measure: "Callable[[str, Settings], Mapping[str, Mapping[str, int]]]"
     """Model path, settings → buffer type → kind → bytes, as that engine itself reports them."""
+    runner: str = "llama-server"
+    """The runner whose arithmetic its answer follows: no-alloc measuring is not a real run."""
+    precision: int = 1
+    """How far, in bytes, a reported figure may lie from the truth because of how it is printed."""
+    ghosts: bool = True
+    """It reads no weights, so a file whose tensors are a hole will do."""

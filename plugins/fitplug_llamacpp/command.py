@@ -1,0 +1,150 @@
+"""A plan as llama.cpp's command line: one row a setting, checked against common/arg.cpp."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from fitplug.errors import RefusedError
+from fitplug.extension import Export, ExportRequest
+from fitplug.pinned import pin
+from fitplug.planner.records import Plan
+from fitplug.settings import Settings, TensorOverride
+
+FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
+"""Which tensors -cmoe and -ncmoe mean: common/common.h, LLM_FFN_EXPS_REGEX."""
+
+
+class Flag(NamedTuple):
+    """How one setting is written."""
+
+    setting: str
+    flag: str
+    env: str | None
+    value: Callable[[Settings], str | None]
+    """None: leave the flag out; "": a bare flag."""
+    env_value: str | None = None
+    """What a bare flag's variable is set to."""
+    server_only: bool = False
+
+
+def _split(s: Settings) -> str | None:
+    return ",".join(str(int(share)) if share == int(share) else repr(share) for share in s.tensor_split) or None
+
+
+def _overrides(s: Settings) -> str | None:
+    for override in s.overrides:
+        if "," in override.pattern or "=" in override.pattern:
+            raise RefusedError(
+                f"llama.cpp splits -ot at commas and at the first '=': the pattern '{override.pattern}' cannot be given"
+            )
+    return ",".join(f"{override.pattern}={override.buffer}" for override in s.overrides) or None
+
+
+def _lora(s: Settings) -> str | None:
+    """common/arg.cpp, parse_csv_row: a name with a comma or a quote stands in double quotes."""
+    quoted = ['"' + name.replace('"', '""') + '"' if set(',"') & set(name) else name for name in s.lora]
+    return ",".join(quoted) or None
+
+
+def _splits(s: Settings) -> bool:
+    return s.split_mode != "layer" or s.main_gpu != 0 or bool(s.tensor_split)
+
+
+def _bare(wanted: bool) -> str | None:
+    return "" if wanted else None
+
+
+FLAGS = (
+    Flag("n_ctx", "-c", "LLAMA_ARG_CTX_SIZE", lambda s: str(s.n_ctx)),
+    Flag("n_gpu_layers", "-ngl", "LLAMA_ARG_N_GPU_LAYERS", lambda s: str(s.n_gpu_layers)),
+    Flag("n_batch", "-b", "LLAMA_ARG_BATCH", lambda s: str(s.n_batch)),
+    Flag("n_ubatch", "-ub", "LLAMA_ARG_UBATCH", lambda s: str(s.n_ubatch)),
+    Flag("n_seq_max", "-np", "LLAMA_ARG_N_PARALLEL", lambda s: str(s.n_seq_max)),
+    # Never left out: without -np the server turns it on by itself (tools/server/server.cpp, llama_server).
+    Flag("kv_unified", "-kvu", "LLAMA_ARG_KV_UNIFIED", lambda s: _bare(s.kv_unified), "1", server_only=True),
+    Flag("kv_unified", "-no-kvu", "LLAMA_ARG_KV_UNIFIED", lambda s: _bare(not s.kv_unified), "0", server_only=True),
+    Flag("type_k", "-ctk", "LLAMA_ARG_CACHE_TYPE_K", lambda s: s.type_k),
+    Flag("type_v", "-ctv", "LLAMA_ARG_CACHE_TYPE_V", lambda s: s.type_v),
+    Flag("flash_attn", "-fa", "LLAMA_ARG_FLASH_ATTN", lambda s: s.flash_attn),
+    Flag("swa_full", "--swa-full", "LLAMA_ARG_SWA_FULL", lambda s: _bare(s.swa_full), "1"),
+    Flag("offload_kqv", "-nkvo", "LLAMA_ARG_KV_OFFLOAD", lambda s: _bare(not s.offload_kqv), "0"),
+    Flag("op_offload", "--no-op-offload", None, lambda s: _bare(not s.op_offload)),
+    Flag("devices", "-dev", "LLAMA_ARG_DEVICE", lambda s: None if s.devices is None else ",".join(s.devices) or "none"),
+    # The defaults of these two never move by themselves; said where there is something to split.
+    Flag("split_mode", "-sm", "LLAMA_ARG_SPLIT_MODE", lambda s: s.split_mode if _splits(s) else None),
+    Flag("main_gpu", "-mg", "LLAMA_ARG_MAIN_GPU", lambda s: str(s.main_gpu) if _splits(s) else None),
+    Flag("tensor_split", "-ts", "LLAMA_ARG_TENSOR_SPLIT", _split),
+    Flag("n_cpu_moe", "-cmoe", "LLAMA_ARG_CPU_MOE", lambda s: _bare(s.n_cpu_moe < 0), "1"),
+    Flag("n_cpu_moe", "-ncmoe", "LLAMA_ARG_N_CPU_MOE", lambda s: str(s.n_cpu_moe) if s.n_cpu_moe > 0 else None),
+    Flag("overrides", "-ot", "LLAMA_ARG_OVERRIDE_TENSOR", _overrides),
+    Flag("mmproj", "-mm", "LLAMA_ARG_MMPROJ", lambda s: s.mmproj),
+    Flag("mmproj_offload", "--no-mmproj-offload", "LLAMA_ARG_MMPROJ_OFFLOAD",
+         lambda s: _bare(s.mmproj is not None and not s.mmproj_offload), "0"),
+    Flag("model_draft", "-md", "LLAMA_ARG_SPEC_DRAFT_MODEL", lambda s: s.model_draft),
+    Flag("lora", "--lora", None, _lora),
+    Flag("use_mmap", "--load-mode", "LLAMA_ARG_LOAD_MODE", lambda s: None if s.use_mmap else "none"),
+    Flag("fit", "--fit", "LLAMA_ARG_FIT", lambda _: "off"),
+)  # fmt: skip
+"""Every setting that decides memory, as common/arg.cpp spells it, common_params_parser_init. `fit` is no setting of ours:
+it is on unless told otherwise and would change all the others."""
+
+
+def flags(settings: Settings, *, server: bool = True) -> Iterator[str]:
+    """The words of `settings`, without program and model."""
+    for row in FLAGS:
+        value = None if row.server_only and not server else row.value(settings)
+        if value is not None:
+            yield row.flag
+            if value:
+                yield value
+
+
+def variables(settings: Settings) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The same as LLAMA_ARG_* variables, and the settings that have none.
+
+    llama.cpp reads variables in the order of its options, -ot before -cmoe: where both are wanted the expert patterns are
+    written into the one variable, in the order that the command line would have given.
+    """
+    settings = _experts_as_overrides(settings) if settings.overrides else settings
+    env, missing = {}, []
+    for row in FLAGS:
+        value = row.value(settings)
+        if value is not None and row.env is None:
+            missing.append(row.setting)
+        elif value is not None and row.env is not None:
+            env[row.env] = value or row.env_value or ""
+    return env, tuple(missing)
+
+
+def _experts_as_overrides(settings: Settings) -> Settings:
+    n = settings.n_cpu_moe
+    patterns = [FFN_EXPS] if n < 0 else [rf"blk\.{i}{FFN_EXPS}" for i in range(n)]
+    experts = tuple(TensorOverride(pattern, "CPU") for pattern in patterns)
+    return replace(settings, n_cpu_moe=0, overrides=experts + settings.overrides)
+
+
+def render_server(plan: Plan, request: ExportRequest) -> Export:
+    """`llama-server -m …`: nothing is left for the server to choose."""
+    settings = pin(plan.estimate, plan.machine)
+    argv = ("llama-server", "-m", request.model_path, *flags(settings))
+    return Export(argv=argv, commands=(argv,))
+
+
+def render_cli(plan: Plan, request: ExportRequest) -> Export:
+    """llama-cli does not know -kvu (common/arg.cpp lists the programs that do) and always runs one sequence."""
+    settings = pin(plan.estimate, plan.machine)
+    argv = ("llama-cli", "-m", request.model_path, *flags(settings, server=False))
+    return Export(argv=argv, commands=(argv,), cannot_express=("kv_unified",) if settings.kv_unified else ())
+
+
+def render_fit_params(plan: Plan, request: ExportRequest) -> Export:
+    """The program that prints what it would take, per device in MiB."""
+    settings = pin(plan.estimate, plan.machine)
+    argv = ("llama-fit-params", "-m", request.model_path, *measuring_flags(settings))
+    return Export(argv=argv, commands=(argv,), cannot_express=("kv_unified",) if settings.kv_unified else ())
+
+
+def measuring_flags(settings: Settings) -> Iterator[str]:
+    """Those that llama-fit-params knows: no -kvu, no draft model, no projector; it prints instead of fitting."""
+    yield from flags(replace(settings, mmproj=None, model_draft=None), server=False)
+    yield from ("-fitp", "on")

@@ -1,0 +1,88 @@
+"""A plan as a file that starts llama-server: an environment file, a llama-swap entry, a systemd unit.
+
+Each has its own quoting, and each refuses what it cannot hold instead of writing something else.
+"""
+
+import json
+from pathlib import PurePosixPath, PureWindowsPath
+
+from fitplug.errors import RefusedError
+from fitplug.extension import Export, ExportRequest, File
+from fitplug.pinned import pin
+from fitplug.planner.records import Plan
+from fitplug.quoting import quote_sh
+from fitplug_llamacpp.command import flags, variables
+
+
+def render_env(plan: Plan, request: ExportRequest) -> Export:
+    """LLAMA_ARG_*, in the form that `docker --env-file` and systemd's EnvironmentFile both read: NAME=value, unquoted."""
+    settings = pin(plan.estimate, plan.machine)
+    env, missing = variables(settings)
+    env = {"LLAMA_ARG_MODEL": request.model_path, **env}
+    for name, value in env.items():
+        if set(value) & set("\r\n\\\"'") or value != value.strip():
+            raise RefusedError(f"an environment file cannot hold {name}={value!r}: use `export llama-server` instead")
+    text = "".join(f"{name}={value}\n" for name, value in env.items())
+    return Export(
+        files=(File(path="llama-server.env", text=text),), env=env, commands=(("llama-server",),), cannot_express=missing
+    )
+
+
+def render_swap(plan: Plan, request: ExportRequest) -> Export:
+    """An entry under `models:` of llama-swap's config.yaml; the port is its own macro."""
+    words = ["-m", request.model_path, *flags(pin(plan.estimate, plan.machine))]
+    for word in words:
+        if "${" in word or set(word) & set("\r\n"):
+            raise RefusedError(f"llama-swap would read {word!r} as a macro or as two lines: rename the file")
+    # One setting a line: llama-swap splits the command at white space as sh does, and drops lines that start with #.
+    lines = [["llama-server", "--port", "${PORT}"]]
+    for word in words:
+        if word.startswith("-") and not _is_number(word):
+            lines.append([word])
+        else:
+            lines[-1].append(quote_sh(word))
+    body = "".join(f"      {' '.join(line)}\n" for line in lines)
+    name = request.options.get("name") or model_name(request)
+    text = f"models:\n  {json.dumps(name)}:\n    cmd: |\n{body}"
+    return Export(files=(File(path="llama-swap.yaml", text=text),))
+
+
+def render_systemd(plan: Plan, request: ExportRequest) -> Export:
+    """A unit file. ExecStart is no shell: it has quotes of its own, and % and $ mean something (systemd.service)."""
+    settings = pin(plan.estimate, plan.machine)
+    program = request.options.get("program", "llama-server")
+    words = [program, "-m", request.model_path, *flags(settings)]
+    name = request.options.get("name") or model_name(request)
+    text = (
+        f"[Unit]\nDescription=llama-server: {_specifiers(name)}\nAfter=network.target\n\n"
+        f"[Service]\nExecStart={' '.join(map(_systemd_word, words))}\nRestart=on-failure\n\n"
+        "[Install]\nWantedBy=default.target\n"
+    )
+    commands = (("systemctl", "--user", "daemon-reload"), ("systemctl", "--user", "start", "llama-server.service"))
+    return Export(
+        files=(File(path="llama-server.service", text=text),),
+        commands=commands,
+        notes=("The unit belongs in ~/.config/systemd/user; systemd looks for the program in its own path, not in $PATH.",),
+    )
+
+
+def model_name(request: ExportRequest) -> str:
+    """The file's name without folders and `.gguf`, in either system's spelling."""
+    path = PureWindowsPath(request.model_path) if "\\" in request.model_path else PurePosixPath(request.model_path)
+    return path.name.removesuffix(".gguf") or "model"
+
+
+def _is_number(word: str) -> bool:
+    return word.lstrip("-").replace(".", "", 1).isdigit()
+
+
+def _specifiers(text: str) -> str:
+    return " ".join(text.split()).replace("%", "%%")
+
+
+def _systemd_word(word: str) -> str:
+    if set(word) & set("\r\n\0"):
+        raise RefusedError(f"a systemd unit cannot hold {word!r}")
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    plain = escaped == word and word and not set(word) & set(" \t';#")
+    return word if plain else f'"{escaped}"'

@@ -1,0 +1,251 @@
+"""fitplug_llamacpp: a plan arrives in llama.cpp's own words with nothing left to choose."""
+
+import json
+import pathlib
+import re
+import shlex
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fitplug.errors import RefusedError
+from fitplug.pinned import layer_counts, pin
+from fitplug.settings import CACHE_TYPES, Settings, TensorOverride
+from fitplug_llamacpp.command import FFN_EXPS, FLAGS, flags, render_cli, render_fit_params, render_server, variables
+from fitplug_llamacpp.engines import parse_fit_print
+from fitplug_llamacpp.files import render_env, render_swap, render_systemd
+from plugins_support import estimate, machine, plan, request
+
+OPTIONS = json.loads((pathlib.Path(__file__).parents[2] / "fixtures/runners/llamacpp_flags.json").read_text())
+BY_NAME = {name: option for option in OPTIONS for name in option["names"] + option["negative"]}
+
+names = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-/ ü'\"$%\\", min_size=1, max_size=20)
+settings_strategy = st.builds(
+    Settings,
+    n_ctx=st.integers(1, 1 << 20), n_batch=st.integers(1, 8192), n_ubatch=st.integers(1, 8192), n_seq_max=st.integers(1, 64),
+    n_gpu_layers=st.integers(0, 200), type_k=st.sampled_from(CACHE_TYPES), type_v=st.sampled_from(CACHE_TYPES),
+    flash_attn=st.sampled_from(("on", "off")), kv_unified=st.booleans(), swa_full=st.booleans(), offload_kqv=st.booleans(),
+    op_offload=st.booleans(), split_mode=st.sampled_from(("none", "layer", "row", "tensor")), main_gpu=st.integers(0, 7),
+    tensor_split=st.lists(st.one_of(st.integers(0, 99).map(float), st.floats(0.125, 1, width=32)), max_size=4).map(tuple),
+    n_cpu_moe=st.integers(-1, 80),
+    overrides=st.lists(st.builds(TensorOverride, st.sampled_from((r"blk\.1\.ffn_down", "exps$")),
+                                 st.sampled_from(("CPU", "CUDA1"))), max_size=3).map(tuple),
+    devices=st.none() | st.lists(st.sampled_from(("CUDA0", "Vulkan1")), unique=True).map(tuple),
+    mmproj=st.none() | names, model_draft=st.none() | names, lora=st.lists(names, max_size=2).map(tuple),
+    use_mmap=st.booleans(),
+)  # fmt: skip
+
+
+def split_csv(text: str) -> list[str]:
+    """common/arg.cpp, parse_csv_row: fields in double quotes may hold commas; a doubled quote is one."""
+    import csv
+
+    return next(csv.reader([text], doublequote=True, strict=False))
+
+
+def understand(words: list[str]) -> Settings:
+    """What llama.cpp's parser makes of a command line; only the options of its own table are known."""
+    given_values: dict[str, Any] = {}
+    experts: list[TensorOverride] = []
+    overrides: list[TensorOverride] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        option = BY_NAME[word]
+        values = [rest.pop(0) for _ in range(option["values"])]
+        name, value = option["names"][-1], values[0] if values else word not in option["negative"]
+        if name == "--cpu-moe":
+            experts.append(TensorOverride(FFN_EXPS, "CPU"))
+        elif name == "--n-cpu-moe":
+            experts += [TensorOverride(rf"blk\.{i}{FFN_EXPS}", "CPU") for i in range(int(value))]
+        elif name == "--override-tensor":
+            overrides += [TensorOverride(*pair.split("=", 1)) for pair in value.split(",")]
+        else:
+            given_values[name] = value
+    number = lambda name, default=0: int(given_values.get(name, default))  # noqa: E731
+    split = given_values.get("--tensor-split", "")
+    devices = given_values.get("--device")
+    return Settings(
+        n_ctx=number("--ctx-size"), n_batch=number("--batch-size"), n_ubatch=number("--ubatch-size"),
+        n_seq_max=number("--parallel"), n_gpu_layers=number("--n-gpu-layers"), type_k=given_values["--cache-type-k"],
+        type_v=given_values["--cache-type-v"], flash_attn=given_values["--flash-attn"],
+        kv_unified=given_values.get("--kv-unified", False), swa_full=given_values.get("--swa-full", False),
+        offload_kqv=given_values.get("--kv-offload", True), op_offload=given_values.get("--op-offload", True),
+        split_mode=given_values.get("--split-mode", "layer"), main_gpu=number("--main-gpu"),
+        tensor_split=tuple(float(x) for x in split.split(",")) if split else (),
+        overrides=tuple(experts + overrides),
+        devices=None if devices is None else tuple(devices.split(",")) if devices != "none" else (),
+        mmproj=given_values.get("--mmproj"), mmproj_offload=given_values.get("--mmproj-offload", True),
+        model_draft=given_values.get("--model-draft"),
+        lora=tuple(split_csv(given_values["--lora"])) if "--lora" in given_values else (),
+        use_mmap=given_values.get("--load-mode", "auto") != "none",
+    )  # fmt: skip
+
+
+def with_experts_written_out(settings: Settings) -> Settings:
+    n = settings.n_cpu_moe
+    patterns = [FFN_EXPS] if n < 0 else [rf"blk\.{i}{FFN_EXPS}" for i in range(n)]
+    return replace(settings, n_cpu_moe=0, overrides=tuple(TensorOverride(p, "CPU") for p in patterns) + settings.overrides)
+
+
+def test_every_flag_and_variable_is_llama_cpps_own():
+    for row in FLAGS:
+        option = BY_NAME[row.flag]
+        assert row.env == option["env"], row.flag
+        takes_value = row.value(Settings(n_cpu_moe=-1 if row.flag == "-cmoe" else 3)) != ""
+        assert option["values"] == (1 if takes_value and row.env_value is None and row.flag != "--no-op-offload" else 0), (
+            row.flag
+        )
+
+
+def test_llama_cli_knows_every_flag_that_it_is_given():
+    cli_only = {row.flag for row in FLAGS if row.server_only}
+    for row in FLAGS:
+        programs = BY_NAME[row.flag]["programs"]
+        known = not programs or "CLI" in programs or "COMMON" in programs or row.flag == "-np"
+        assert known != (row.flag in cli_only), row.flag
+
+
+@given(settings_strategy)
+def test_the_command_line_says_all_settings(settings: Settings):
+    assert understand(list(flags(settings))) == with_experts_written_out(settings)
+
+
+@given(settings_strategy)
+def test_the_variables_say_the_same_in_the_order_that_llama_cpp_reads_them(settings: Settings):
+    env, missing = variables(settings)
+    words = []
+    for option in OPTIONS:  # common_params_parse_ex goes through the options in their order
+        if option["env"] in env and "SERVER" in (option["programs"] or ["SERVER"]):
+            value = env.pop(option["env"])
+            positive = value == "1" or option["values"]
+            words += [option["names"][-1] if positive else option["negative"][-1]] + ([value] if option["values"] else [])
+    words += [x for flag, value in (("--lora", settings.lora), ("--no-op-offload", not settings.op_offload)) if value
+              for x in ((flag, _lora(settings)) if flag == "--lora" else (flag,))]  # fmt: skip
+    if env:  # options for media programs are listed under a name of their own
+        words += [x for name, value in env.items() for x in _by_env(name, value)]
+    assert understand(words) == with_experts_written_out(settings)
+    assert set(missing) == {
+        name for name, wanted in (("lora", settings.lora), ("op_offload", not settings.op_offload)) if wanted
+    }
+
+
+def _lora(settings: Settings) -> str:
+    words = list(flags(settings))
+    return words[words.index("--lora") + 1]
+
+
+def _by_env(name: str, value: str) -> list[str]:
+    option = next(o for o in OPTIONS if o["env"] == name)
+    return [option["names"][-1], value] if option["values"] else [(option["names"] if value == "1" else option["negative"])[-1]]
+
+
+def test_nothing_is_left_to_the_server():
+    argv = list(render_server(plan(Settings()), request()).argv)
+    assert argv[:3] == ["llama-server", "-m", "/models/m.gguf"]
+    for flag in ("-c", "-ngl", "-b", "-ub", "-np", "-no-kvu", "-ctk", "-ctv", "-fa", "--fit"):
+        assert flag in argv
+    assert argv[argv.index("-fa") + 1] == "on"
+    assert argv[argv.index("-ngl") + 1] == "33"
+    assert argv[argv.index("--fit") + 1] == "off"
+
+
+def test_two_cards_are_told_their_layers():
+    argv = list(render_server(plan(Settings(n_ctx=8192), n_gpus=2), request()).argv)
+    shares = argv[argv.index("-ts") + 1].split(",")
+    assert sum(map(int, shares)) == 33
+    assert argv[argv.index("-sm") + 1] == "layer"
+
+
+@given(st.lists(st.integers(0, 90), min_size=2, max_size=8).filter(any), st.integers(0, 5))
+def test_layer_counts_give_the_same_layers_back(counts: list[int], n_cpu: int):
+    """llama.cpp's rule, in its own single precision: src/llama-model.cpp, load_tensors."""
+    import numpy as np
+
+    total = sum(counts)
+    splits, run = [], np.float32(0)
+    for count in counts:
+        run += np.float32(count)
+        splits.append(run)
+    splits = [share / run for share in splits]
+    got = [0] * len(counts)
+    for i in range(total):
+        got[next(k for k, share in enumerate(splits) if share > np.float32(i) / np.float32(total))] += 1
+    assert got == counts
+
+
+def test_pinning_twice_changes_nothing():
+    first = plan(Settings(n_gpu_layers=20), n_gpus=2)
+    pinned = pin(first.estimate, first.machine)
+    again = replace(first.estimate, settings=pinned)
+    assert pin(again, first.machine) == pinned
+    assert layer_counts(estimate(Settings()), ("CUDA0",)) == ()
+    assert machine(2).device_names() == ("CUDA0", "CUDA1")
+
+
+def test_a_pattern_that_the_command_line_would_split_is_refused():
+    settings = Settings(n_ctx=512, overrides=(TensorOverride("blk.{1,2}.ffn", "CPU"),))
+    with pytest.raises(RefusedError, match="commas"):
+        render_server(plan(settings), request())
+
+
+def test_the_programs_without_unified_caches_say_so():
+    unified = plan(Settings(n_ctx=512, kv_unified=True))
+    assert "-kvu" in render_server(unified, request()).argv
+    assert render_cli(unified, request()).cannot_express == ("kv_unified",)
+    assert not {"-kvu", "-no-kvu"} & set(render_cli(unified, request()).argv)
+    assert list(render_fit_params(unified, request()).argv[-2:]) == ["-fitp", "on"]
+
+
+def test_the_environment_file_holds_plain_lines():
+    made = render_env(plan(Settings(n_ctx=4096, type_k="q8_0", op_offload=False)), request("/models/my model.gguf"))
+    lines = dict(line.split("=", 1) for line in made.files[0].text.splitlines())
+    assert lines == dict(made.env)
+    assert lines["LLAMA_ARG_CACHE_TYPE_K"] == "q8_0"
+    assert lines["LLAMA_ARG_MODEL"] == "/models/my model.gguf"
+    assert made.cannot_express == ("op_offload",)
+    with pytest.raises(RefusedError):
+        render_env(plan(), request('/models/"a".gguf'))
+
+
+@given(st.text("abc /'\"$#%\\\u00fc{}", min_size=1, max_size=12))
+def test_llama_swap_splits_its_command_into_the_same_words(name: str):
+    asked = request(f"/m/{name}.gguf")
+    if "${" in name:
+        with pytest.raises(RefusedError):
+            render_swap(plan(), asked)
+        return
+    lines = render_swap(plan(), asked).files[0].text.splitlines()
+    assert lines[0] == "models:"
+    assert lines[2] == "    cmd: |"
+    body = [line.removeprefix("      ") for line in lines[3:]]
+    assert not any(line.startswith("#") for line in body)  # llama-swap drops such lines
+    assert all(line.startswith("      ") for line in lines[3:])
+    words = shlex.split("\n".join(body))
+    assert words[:3] == ["llama-server", "--port", "${PORT}"]
+    assert words[3:] == list(render_server(plan(), asked).argv[1:])
+
+
+def read_systemd_words(line: str) -> list[str]:
+    """systemd.service, "Command lines": quotes, C escapes, %% and $$."""
+    words = re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', line)
+    return [re.sub(r"\\(.)", r"\1", quoted or plain).replace("%%", "%").replace("$$", "$") for quoted, plain in words]
+
+
+@given(st.text("abc /'\"$#%\\\u00fc;", min_size=1, max_size=12))
+def test_systemd_reads_the_same_words(name: str):
+    asked = request(f"/m/{name}.gguf")
+    unit = render_systemd(plan(), asked).files[0].text
+    start = next(line for line in unit.splitlines() if line.startswith("ExecStart="))
+    assert read_systemd_words(start.removeprefix("ExecStart=")) == list(render_server(plan(), asked).argv)
+
+
+def test_the_lines_of_llama_fit_params_are_read():
+    text = "0.00.007 I main: printing estimated memory\nCUDA0 850 224 129 \nHost 1911 416 24 \n"
+    assert parse_fit_print(text) == {
+        "CUDA0": {"model": 850 << 20, "context": 224 << 20, "compute": 129 << 20},
+        "Host": {"model": 1911 << 20, "context": 416 << 20, "compute": 24 << 20},
+    }
