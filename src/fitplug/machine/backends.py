@@ -1,0 +1,103 @@
+"""What ggml's backends do differently, as data: names, alignment, padding, host buffers, what they can hold.
+
+One row a backend; the rest of fitplug asks the row and never the name. Figures are ggml's own (ggml/src/ggml-*/), from
+the buffer types' get_alignment, get_alloc_size and get_max_size and the devices' get_props.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fitplug.errors import RefusedError
+from fitplug.machine.records import Device
+from fitplug.units import GIB
+
+CPU_ALIGNMENT = 32
+"""TENSOR_ALIGNMENT (ggml/src/ggml-impl.h): plain, pinned and repacked host buffers."""
+
+
+class Backend(NamedTuple):
+    """One ggml backend."""
+
+    name: str
+    """As in a machine file."""
+    prefix: str
+    """ggml's device names are this and a number."""
+    alignment: int
+    row_padding: int = 0
+    """Quantised tensors whose rows are no multiple of this take the bytes up to it once more (MATRIX_ROW_PADDING)."""
+    host_buffer: str | None = None
+    """Pinned host memory, which llama.cpp puts CPU weights into."""
+    host_extra: int = 0
+    """Bytes that such a buffer takes besides."""
+    max_buffer_bytes: int | None = None
+    """Larger sums of tensors are cut into several buffers."""
+    asynchronous: bool = True
+    events: bool = True
+    """Both are needed for pipeline parallelism over several devices."""
+    split_rows: bool = False
+    """Has split buffers: `-sm row`."""
+    flash_attn: str = "any"
+    """Which head sizes its flash attention takes: a rule of `memory.flash_attention`."""
+    source: str = ""
+
+
+BACKENDS = {
+    row.name: row
+    for row in (
+        Backend("cuda", "CUDA", 128, 512, "CUDA_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
+        Backend("rocm", "ROCm", 128, 512, "ROCm_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
+        Backend("musa", "MUSA", 128, 512, "MUSA_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
+        Backend("metal", "MTL", 32, source="ggml/src/ggml-metal/ggml-metal.cpp"),
+        # The alignment is the driver's minStorageBufferOffsetAlignment; 64 is common, a machine file may say otherwise.
+        Backend("vulkan", "Vulkan", 64, 0, "Vulkan_Host", 32, GIB, source="ggml/src/ggml-vulkan/ggml-vulkan.cpp"),
+        Backend("sycl", "SYCL", 128, 512, "SYCL_Host", split_rows=True, source="ggml/src/ggml-sycl/ggml-sycl.cpp"),
+        # A server answers with its own backend's figures; those of CUDA are supposed.
+        Backend("rpc", "RPC", 128, 512, asynchronous=False, events=False, source="ggml/src/ggml-rpc/ggml-rpc.cpp"),
+        Backend("opencl", "GPUOpenCL", 128, asynchronous=False, events=False, source="ggml/src/ggml-opencl/ggml-opencl.cpp"),
+        Backend("cann", "CANN", 128, 0, "CANN_Host", asynchronous=False, source="ggml/src/ggml-cann/ggml-cann.cpp"),
+    )
+}
+"""By name."""
+
+
+def backend(device: Device) -> Backend:
+    """The device's row; a backend that nobody knows is supposed to be like Vulkan without its limit."""
+    known = BACKENDS.get(device.backend)
+    row = known or Backend(device.backend, device.backend.upper(), 128)
+    alignment = device.extra.get("alignment")
+    if isinstance(alignment, int) and not isinstance(alignment, bool) and 1 <= alignment <= 1 << 16:
+        return row._replace(alignment=alignment)
+    return row
+
+
+def ggml_device_names(devices: Sequence[Device]) -> tuple[str, ...]:
+    """CUDA0, CUDA1, Vulkan0, …: numbered per backend in the order given."""
+    seen: dict[str, int] = {}
+    names = []
+    for device in devices:
+        number = seen.get(device.backend, 0)
+        seen[device.backend] = number + 1
+        names.append(f"{backend(device).prefix}{number}{_endpoint(device)}")
+    return tuple(names)
+
+
+def _endpoint(device: Device) -> str:
+    """RPC devices carry their server's address: RPC0[10.0.0.2:50052]."""
+    endpoint = device.extra.get("endpoint")
+    return f"[{endpoint}]" if device.backend == "rpc" and isinstance(endpoint, str) else ""
+
+
+def find_devices(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
+    """Numbers of the devices that `-dev` lists, in its order; "none" alone means no device.
+
+    Raises:
+        RefusedError: llama.cpp does not know one of them.
+    """
+    if tuple(wanted) == ("none",):
+        return ()
+    found = []
+    for name in wanted:
+        if name not in names:
+            raise RefusedError(f"there is no device '{name}'; there is: {', '.join(names) or 'none'}")
+        found.append(names.index(name))
+    return tuple(found)
