@@ -1,12 +1,37 @@
 """fitplug's own registrations, through the same hooks as anybody's."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from fitplug.extension import HeaderFormat
+from fitplug.extension import HeaderFormat, Source
+from fitplug.formats.header import Blob, Header
 from fitplug.hookspecs import hookimpl
+
+
+def _recognises_gguf(blobs: Sequence[Blob]) -> bool:
+    from fitplug.formats import gguf
+
+    return gguf.recognises(blobs)
+
+
+def _read_gguf(blobs: Sequence[Blob]) -> Header:
+    from fitplug.formats import gguf
+
+    return gguf.read(blobs)
+
+
+def _open_path(path: str) -> Sequence[Blob]:
+    from fitplug.sources.local import open_path
+
+    return open_path(path)
 
 
 @hookimpl
 def fitplug_formats() -> Iterable[HeaderFormat]:
     """GGUF and safetensors."""
-    return ()
+    yield HeaderFormat(name="gguf", recognises=_recognises_gguf, read=_read_gguf)
+
+
+@hookimpl
+def fitplug_sources() -> Iterable[Source]:
+    """This disk."""
+    yield Source(scheme="file", help="a file, the first file of a split, or a folder of safetensors", open=_open_path)

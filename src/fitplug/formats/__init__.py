@@ -1,0 +1,1 @@
+"""What model files hold besides their weights: bytes → `Header`. Pure, bounded, fast."""

@@ -73,6 +73,8 @@ class Header:
     """How much of the files is header."""
     version: int = 0
     byte_order: str = "little"
+    data_offsets: Sequence[int] = ()
+    """Where each shard's data section begins: `Tensor.offset` counts from there."""
     notes: Sequence[str] = ()
     """Anything odd that was met and did not stop the reading."""
 

@@ -1,0 +1,128 @@
+"""A place in a blob that moves forward: small reads out of one window, large things stepped over unread.
+
+Everything is checked against the blob's length before it is believed, and against a budget that a whole reading shares, so
+that no file can make its reader large or slow.
+"""
+
+from struct import Struct
+
+from fitplug.errors import UnreadableError
+from fitplug.formats.header import Blob
+from fitplug.units import MIB
+
+WINDOW = 64 << 10
+"""Bytes asked for at a time."""
+MAX_HEADER = 256 * MIB
+"""Sixteen times the largest that is known (Gemma 4's vocabulary)."""
+MAX_TEXT = 12 * MIB
+MAX_STRINGS = 4 << 20
+MAX_TENSORS = 1 << 16
+_U32 = {"little": Struct("<I"), "big": Struct(">I")}
+_U64 = {"little": Struct("<Q"), "big": Struct(">Q")}
+
+
+class Budget:
+    """What one reading may still use, over all shards."""
+
+    __slots__ = ("strings", "tensors", "text")
+
+    def __init__(self) -> None:
+        self.text = MAX_TEXT
+        self.strings = MAX_STRINGS
+        self.tensors = MAX_TENSORS
+
+    def spend_text(self, cursor: "Cursor", n_bytes: int) -> None:
+        """Take `n_bytes` of text out of the budget."""
+        self.text -= n_bytes
+        if self.text < 0:
+            raise cursor.fail(f"holds more than {MAX_TEXT // MIB} MiB of text in its header: the file is damaged")
+
+
+class Cursor:
+    """Reads forward through one blob."""
+
+    __slots__ = ("_at", "_start", "_window", "blob", "budget", "byte_order", "u32_struct", "u64_struct")
+
+    def __init__(self, blob: Blob, budget: Budget) -> None:
+        self.blob, self.budget = blob, budget
+        self._start, self._at, self._window = 0, 0, b""
+        self.set_byte_order("little")
+
+    def set_byte_order(self, order: str) -> None:
+        """ "little" or "big", for all that follows."""
+        self.byte_order, self.u32_struct, self.u64_struct = order, _U32[order], _U64[order]
+
+    @property
+    def position(self) -> int:
+        """Offset in the blob."""
+        return self._start + self._at
+
+    @property
+    def remaining(self) -> int:
+        """Bytes of the blob that are still ahead."""
+        return self.blob.n_bytes - self.position
+
+    def fail(self, problem: str) -> UnreadableError:
+        """The error that says `problem` of this blob."""
+        return UnreadableError(f"{self.blob.name}: {problem}")
+
+    def truncated(self, where: str) -> UnreadableError:
+        """The error of a blob that ends too early."""
+        return self.fail(f"ends inside {where}, after {self.blob.n_bytes} bytes: the download is not complete; fetch it again")
+
+    def peek(self, n_bytes: int) -> tuple[bytes, int]:
+        """A window and the place in it from which at least `n_bytes` follow, fewer only at the blob's end."""
+        if len(self._window) - self._at < n_bytes and self._start + len(self._window) < self.blob.n_bytes:
+            self._start, self._at = self.position, 0
+            if self._start > MAX_HEADER:
+                raise self.fail(f"has a header of more than {MAX_HEADER // MIB} MiB, which no model has: the file is damaged")
+            self._window = b""  # the old one goes before the new one comes
+            wanted = min(max(WINDOW, n_bytes), self.blob.n_bytes - self._start)
+            self._window = self.blob.read(self._start, wanted) if wanted > 0 else b""
+            if len(self._window) < wanted:
+                raise self.fail("became shorter while it was read: is it still being written?")
+        return self._window, self._at
+
+    def advance(self, n_bytes: int) -> None:
+        """Step over bytes that a `peek` has shown."""
+        self._at += n_bytes
+
+    def skip(self, n_bytes: int, where: str) -> None:
+        """Step over any number of bytes without reading them."""
+        if n_bytes > self.remaining:
+            raise self.truncated(where)
+        self._at += n_bytes
+        if self._at > len(self._window):
+            self._start, self._at, self._window = self.position, 0, b""
+
+    def take(self, n_bytes: int, where: str) -> bytes:
+        """The next bytes; the caller has bounded `n_bytes`."""
+        if n_bytes > self.remaining:
+            raise self.truncated(where)
+        window, at = self.peek(n_bytes)
+        self._at = at + n_bytes
+        return window[at : at + n_bytes]
+
+    def u32(self, where: str) -> int:
+        """The next 32-bit number."""
+        number: int = self.u32_struct.unpack(self.take(4, where))[0]
+        return number
+
+    def u64(self, where: str) -> int:
+        """The next 64-bit number."""
+        number: int = self.u64_struct.unpack(self.take(8, where))[0]
+        return number
+
+    def text(self, where: str, longest: int) -> str:
+        """The next string, which must not be longer than that."""
+        length = self.u64(where)
+        if length > longest and length <= self.remaining:
+            raise self.fail(f"{where} is {length} bytes long, more than {longest}: the file is damaged")
+        return self.text_of(length, where)
+
+    def text_of(self, length: int, where: str) -> str:
+        """The next `length` bytes as text; those that are no UTF-8 are escaped."""
+        if length > self.remaining:
+            raise self.truncated(where)
+        self.budget.spend_text(self, length)
+        return self.take(length, where).decode("utf-8", "backslashreplace")

@@ -1,0 +1,61 @@
+"""From what a user calls a model to its header: the source by its scheme, the format by its bytes."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fitplug.errors import NotFoundError, UnreadableError
+from fitplug.formats import sniff
+from fitplug.formats.header import Blob, Header
+
+if TYPE_CHECKING:
+    from fitplug.registry import Registry
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(.*)", re.DOTALL)
+"""At least two letters, or C:\\models would be one."""
+_URL = ("https", "http")
+
+
+def split_reference(reference: str) -> tuple[str, str]:
+    """Scheme and rest of a MODEL: a URL is its own rest, what has no scheme is a path ("file")."""
+    match = _SCHEME.fullmatch(reference)
+    if match is None:
+        return "file", reference
+    if match[1] in _URL and match[2].startswith("//"):
+        return match[1], reference
+    return match[1], match[2]
+
+
+def open_blobs(reference: str, registry: "Registry") -> Sequence[Blob]:
+    """The files of one model.
+
+    Raises:
+        NotFoundError: nothing of that name, or no source of that scheme.
+        FitplugError: whatever the source says.
+    """
+    scheme, rest = split_reference(reference)
+    known = {item.record.scheme: item.record for item in registry.sources}
+    if scheme not in known:
+        if scheme in _URL or "file" not in known:
+            registry.source(scheme)
+        try:  # a file may have a colon in its name
+            return known["file"].open(reference)
+        except NotFoundError:
+            return registry.source(scheme).open(rest)
+    return known[scheme].open(rest)
+
+
+def read_header(blobs: Sequence[Blob], registry: "Registry") -> Header:
+    """What the first format that recognises the files reads in them."""
+    for item in registry.formats:
+        if item.record.recognises(blobs):
+            return item.record.read(blobs)
+    known = " or ".join(item.record.name for item in registry.formats)
+    what = sniff.describe(blobs[0].read(0, sniff.N_BYTES)) if blobs else None
+    name = blobs[0].name if blobs else "the model"
+    raise UnreadableError(f"{name}: {what or f'is no model that fitplug reads ({known})'}")
+
+
+def open_model(reference: str, registry: "Registry") -> Header:
+    """The header of a MODEL: a path, `scheme:rest` or an https URL."""
+    return read_header(open_blobs(reference, registry), registry)
