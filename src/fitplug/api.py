@@ -119,9 +119,9 @@ def estimate(
 
 def fits(estimate: Estimate, machine: Machine, *, reserve_bytes: int = 0) -> bool:
     """Whether an estimate fits the machine, with so many bytes left on every GPU."""
-    from fitplug.render.numbers import fits as fit_check
+    from fitplug.planner.budget import spare
 
-    return fit_check(estimate, machine, reserve_bytes=reserve_bytes)
+    return spare(estimate, machine, reserve_bytes).fits
 
 
 def fit(

@@ -114,8 +114,12 @@ def load(points: Iterable[EntryPoint] | None = None) -> Registry:
                     adds += [f"{kind[:-1]} {key}" for key in _KEYS[kind](record)]
         statuses.append(
             PluginStatus(
-                name=point.name, module=point.module, distribution=point.distribution, version=point.version,
-                adds=tuple(adds), problem=problem,
+                name=point.name,
+                module=point.module,
+                distribution=point.distribution,
+                version=point.version,
+                adds=tuple(adds),
+                problem=problem,
             )  # fmt: skip
         )
     _refuse_clashes(found)
@@ -140,7 +144,10 @@ def _records(manager: pluggy.PluginManager, point: EntryPoint) -> list[tuple[str
 
 
 def _describe(error: Exception) -> str:
-    where = traceback.extract_tb(error.__traceback__)[-1]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    if isinstance(error, ImportError) or not frames:
+        return f"{type(error).__name__}: {error}"
+    where = frames[-1]
     return f"{type(error).__name__}: {error} ({os.path.basename(where.filename)}:{where.lineno})"  # noqa: PTH119 - no pathlib on the start path
 
 

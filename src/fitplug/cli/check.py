@@ -86,9 +86,9 @@ def _hub(repository: str, registry: Registry) -> "tuple[Source, str]":
 
 
 def _header(source: "Source", listing: "Listing", candidate: "Candidate", registry: Registry) -> "Header":
-    from fitplug.opening import read_blobs
+    from fitplug.opening import read_header
     from fitplug.repository.reference import with_companions
 
     if source.open_file is None:
         raise NotFoundError(f"{source.scheme} cannot open single files")
-    return read_blobs([source.open_file(listing, entry) for entry in with_companions(listing, candidate)], registry)
+    return read_header([source.open_file(listing, entry) for entry in with_companions(listing, candidate)], registry)

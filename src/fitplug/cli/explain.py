@@ -26,14 +26,14 @@ def command(*, reference: str, given: Given, target: Target, as_json: bool) -> i
     What is left out takes llama.cpp's default; all layers go to the GPU unless -ngl says otherwise.
     """
     from fitplug.memory.estimate import Estimator
-    from fitplug.render.numbers import fits
+    from fitplug.planner.budget import spare
 
     registry = load_registry()
     runner = registry.runner(target.runner)
     model = read_model(reference, registry)
     machine = find_machine(target, registry)
     estimate = Estimator(model, machine, runner)(with_runner_defaults(given, runner))
-    fit = fits(estimate, machine, reserve_bytes=target.reserve_bytes)
+    fit = spare(estimate, machine, target.reserve_bytes).fits
     if as_json:
         from fitplug.render.json import dump, estimate_json
 

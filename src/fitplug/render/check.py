@@ -56,7 +56,8 @@ def checked_json(repository: str, revision: str, rows: Sequence[Checked], *, fit
         "repository": repository,
         "revision": revision,
         "files": [
-            {"label": row.label, "n_bytes": row.n_bytes, "fits": bool(row.plan and row.plan.fits), "problem": row.problem or None}
+            {"label": row.label, "n_bytes": row.n_bytes, "fits": bool(row.plan and row.plan.fits),
+             "problem": row.problem or None}
             | ({} if row.plan is None else {
                 "settings": settings_json(row.plan.estimate, row.plan.machine, row.plan.model),
                 "memory": memory_json(row.plan.estimate, row.plan.machine),

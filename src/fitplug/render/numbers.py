@@ -47,14 +47,6 @@ def _used(estimate: Estimate, device: str) -> dict[Kind, int]:
     return used
 
 
-def fits(estimate: Estimate, machine: Machine, *, reserve_bytes: int = 0) -> bool:
-    """Whether everything fits, with `reserve_bytes` left on every GPU; what unified devices take is the host's too."""
-    rows = device_rows(estimate, machine)
-    shared = sum(row.n_bytes() for row, device in zip(rows, machine.devices, strict=False) if device.unified)
-    on_gpus = all(row.n_bytes() <= max(0, row.free_bytes - reserve_bytes) for row in rows[:-1] if row.n_bytes())
-    return on_gpus and rows[-1].n_bytes() + shared <= rows[-1].free_bytes
-
-
 def n_layers_on_gpu(estimate: Estimate, machine: Machine, model: Model) -> int:
     """As llama.cpp says it: "offloaded 33/33 layers to GPU" (src/llama-model.cpp, llama_model_base::load_tensors)."""
     return min(estimate.resolved.n_gpu_layers, model.n_layer_all + 1) if machine.devices else 0
