@@ -120,7 +120,7 @@ def load(points: Iterable[EntryPoint] | None = None) -> Registry:
                 version=point.version,
                 adds=tuple(adds),
                 problem=problem,
-            )  # fmt: skip
+            )
         )
     _refuse_clashes(found)
     return Registry(**{kind: tuple(items) for kind, items in found.items()}, plugins=tuple(statuses))
