@@ -36,7 +36,7 @@ def entry_points(group: str) -> list[EntryPoint]:
             found += _in_folder(folder or ".", group, seen)
         elif os.path.exists(folder):
             strange = True
-    return found if found and not strange else found + _by_metadata(group, seen)
+    return found if found and not strange else [*found, *_by_metadata(group, seen)]
 
 
 def _in_folder(folder: str, group: str, seen: set[str]) -> Iterator[EntryPoint]:
