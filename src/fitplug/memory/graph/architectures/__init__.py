@@ -1,0 +1,26 @@
+"""Which module draws which architecture's graph. A module has `build(g)`; it is imported when its architecture is asked for."""
+
+from collections.abc import Callable
+from importlib import import_module
+
+from fitplug.memory.graph.architectures import hybrids, latent, plain
+from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.errors import UnknownGraphError
+
+MODULES: dict[str, str] = {**plain.MODULES, **hybrids.MODULES, **latent.MODULES}
+"""Architecture → module of this package. Three tables, kept where their families live."""
+
+
+def builder(architecture: str) -> Callable[[GraphContext], None]:
+    """The function that draws this architecture's graph.
+
+    Raises:
+        UnknownGraphError: nobody has drawn it.
+    """
+    if architecture in plain.ROWS:
+        return plain.build
+    module = MODULES.get(architecture)
+    if module is None:
+        raise UnknownGraphError(architecture)
+    build: Callable[[GraphContext], None] = import_module(f"{__name__}.{module}").build
+    return build

@@ -1,0 +1,3 @@
+"""Recurrent and hybrid architectures: which module draws which."""
+
+MODULES: dict[str, str] = {}

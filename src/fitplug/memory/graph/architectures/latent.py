@@ -1,0 +1,3 @@
+"""Latent attention, encoders and everything exotic: which module draws which."""
+
+MODULES: dict[str, str] = {}

@@ -1,0 +1,404 @@
+"""Attention over each kind of memory (src/llama-graph.cpp, build_attn_mha, build_attn_inp_* and build_attn)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.base import FusedNode, GraphBase, Linear
+from fitplug.memory.graph.caches import KvCache
+from fitplug.memory.graph.tensor import Tensor
+from fitplug.units import pad
+
+ALIBI = {"jina-bert-v2": 8.0, "bloom": 8.0, "refact": 8.0}
+"""hparams.f_max_alibi_bias where the architecture fixes it; mpt and jais read it from the header."""
+
+
+@dataclass(slots=True)
+class InpAttnNoCache:
+    """llm_graph_input_attn_no_cache: every token of the batch sees every other."""
+
+    kq_mask: Tensor
+    kq_mask_swa: Tensor | None = None
+
+
+@dataclass(slots=True)
+class InpAttnKv:
+    """llm_graph_input_attn_kv: one cache with K and V."""
+
+    cache: KvCache
+    k_idxs: Tensor
+    v_idxs: Tensor
+    kq_mask: Tensor
+    k_rot: Tensor | None = None
+    v_rot: Tensor | None = None
+
+
+@dataclass(slots=True)
+class InpAttnK:
+    """llm_graph_input_attn_k: one cache with K only, V is a part of K (MLA)."""
+
+    cache: KvCache
+    k_idxs: Tensor
+    kq_mask: Tensor
+
+
+@dataclass(slots=True)
+class InpAttnKvIswa:
+    """llm_graph_input_attn_kv_iswa: full layers in one cache, windowed layers in another."""
+
+    base: InpAttnKv
+    swa: InpAttnKv
+
+
+@dataclass(slots=True)
+class InpAttnKIswa:
+    """llm_graph_input_attn_k_iswa: the same with K only."""
+
+    base: InpAttnKv
+    swa: InpAttnKv
+
+
+@dataclass(slots=True)
+class InpAttnCross:
+    """llm_graph_input_attn_cross: attention to an encoder's output."""
+
+    kq_mask: Tensor
+
+
+InpAttn = InpAttnNoCache | InpAttnKv | InpAttnK | InpAttnKvIswa | InpAttnKIswa | InpAttnCross
+
+
+class Attention(GraphBase):
+    """build_qkv, the attention inputs and build_attn."""
+
+    @cached_property
+    def attn_soft_cap(self) -> float:
+        """hparams.f_attn_logit_softcapping where hparams.attn_soft_cap is set (gemma2 alone), else 0."""
+        return self.get_float("attn_logit_softcapping", 50.0) if self.arch == "gemma2" else 0.0
+
+    @cached_property
+    def max_alibi_bias(self) -> float:
+        """hparams.f_max_alibi_bias."""
+        if self.arch in ("mpt", "jais"):
+            return self.get_float("attention.max_alibi_bias")
+        if self.arch == "baichuan":  # the 13B has 40 layers
+            return 8.0 if self.model.n_layer_all == 40 else 0.0  # noqa: PLR2004 - as there
+        return ALIBI.get(self.arch, 0.0)
+
+    @cached_property
+    def clamp_kqv(self) -> float:
+        """hparams.f_clamp_kqv."""
+        return self.get_float("attention.clamp_kqv") if self.arch in ("dbrx", "mpt", "olmo") else 0.0
+
+    # Projections
+
+    def build_qkv(self, il: int, cur: Tensor, *, reshape: bool = True, heads: tuple[int, ...] = ()) -> tuple[Tensor, Tensor, Tensor]:
+        """llm_graph_context::build_qkv with this layer's attn_qkv, or attn_q, attn_k and attn_v.
+
+        `heads` is (n_embd_head_q, n_head_q, n_embd_head_k, n_head_k, n_embd_head_v, n_head_v) where they are not the layer's own.
+        """
+        layer = self.hparams(il)
+        own = (layer.n_embd_head_k, layer.n_head, layer.n_embd_head_k, layer.n_head_kv, layer.n_embd_head_v, layer.n_head_kv)
+        q, n_q, k, n_k, v, n_v = heads or own
+        shapes = ((q, n_q), (k, n_k), (v, n_v))
+        fused = self.w("attn_qkv", il)
+        if fused.weight is not None:
+            return self._fused_qkv(il, cur, fused, shapes, reshape)
+        out = []
+        for name, (width, n) in zip(("attn_q", "attn_k", "attn_v"), shapes, strict=True):
+            t = self.mm(self.w(name, il), cur)
+            if reshape:
+                if self.clamp_kqv > 0:
+                    t = ggml.clamp(t)
+                t = ggml.reshape(t, width, n, self.n_tokens)
+            out.append(t)
+        return out[0], out[1], out[2]
+
+    def _fused_qkv(
+        self, il: int, cur: Tensor, fused: Linear, shapes: tuple[tuple[int, int], ...], reshape: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = self.mm(fused, cur)
+        if fused.bias is None:
+            q_b, k_b, v_b = (self.w(name, il).bias for name in ("attn_q", "attn_k", "attn_v"))
+            if q_b is not None and k_b is not None and v_b is not None:
+                qkv = ggml.add(qkv, ggml.concat(ggml.concat(q_b, k_b, 0), v_b, 0))
+        if reshape and self.clamp_kqv > 0:
+            qkv = ggml.clamp(qkv)
+        out, offset, nb1 = [], 0, qkv.nb[1]
+        for width, n in shapes:
+            if reshape:
+                out.append(ggml.view_3d(qkv, width, n, self.n_tokens, width * 4, nb1, offset))
+            else:
+                out.append(ggml.view_2d(qkv, width * n, self.n_tokens, nb1, offset))
+            offset += width * n * 4
+        if not reshape:
+            out = [ggml.cont(t) for t in out]
+        return out[0], out[1], out[2]
+
+    # Inputs
+
+    def attn_inp_kq_mask(self, n_kv: int, flash_attn: bool | None = None) -> Tensor:
+        """build_attn_inp_kq_mask: f16 for flash attention."""
+        n_stream = 1 if self.params.n_stream == 1 else self.n_seqs
+        half = self.flash_attn if flash_attn is None else flash_attn
+        return ggml.new_input("f16" if half else "f32", n_kv, self.n_tokens // n_stream, 1, n_stream)
+
+    def kv_inputs(self, cache: KvCache) -> InpAttnKv:
+        """The inputs that belong to one cache with K and V."""
+        return InpAttnKv(
+            cache, cache.build_input_k_idxs(), cache.build_input_v_idxs(), self.attn_inp_kq_mask(cache.n_kv),
+            cache.build_input_k_rot(), cache.build_input_v_rot(),
+        )  # fmt: skip
+
+    @cached_property
+    def n_kv_swa(self) -> int:
+        """Cells of the windowed cache (src/llama-kv-cache-iswa.cpp)."""
+        p = self.params
+        if p.swa_full:
+            return p.n_ctx_seq
+        window = self.model.n_swa * (p.n_seq_max if p.n_stream == 1 else 1) + p.n_ubatch
+        return pad(min(p.n_ctx_seq, window), 256)
+
+    def build_attn_inp_no_cache(self) -> InpAttnNoCache:
+        """llm_graph_context::build_attn_inp_no_cache."""
+        type_, n = "f16" if self.flash_attn else "f32", self.n_tokens
+        swa = ggml.new_input(type_, n, n) if self.model.swa_type is not None else None
+        return InpAttnNoCache(ggml.new_input(type_, n, n), swa)
+
+    def build_attn_inp_kv(self) -> InpAttnKv:
+        """llm_graph_context::build_attn_inp_kv."""
+        return self.kv_inputs(KvCache(self, self.params.n_ctx_seq))
+
+    def build_attn_inp_k(self) -> InpAttnK:
+        """llm_graph_context::build_attn_inp_k."""
+        cache = KvCache(self, self.params.n_ctx_seq)
+        return InpAttnK(cache, cache.build_input_k_idxs(), self.attn_inp_kq_mask(cache.n_kv))
+
+    def build_attn_inp_kv_iswa(self) -> InpAttnKvIswa:
+        """llm_graph_context::build_attn_inp_kv_iswa."""
+        base = KvCache(self, self.params.n_ctx_seq, layers=lambda layer: not layer.is_swa)
+        swa = KvCache(self, self.n_kv_swa, layers=lambda layer: layer.is_swa)
+        return InpAttnKvIswa(self.kv_inputs(base), self.kv_inputs(swa))
+
+    def build_attn_inp_k_iswa(self) -> InpAttnKIswa:
+        """llm_graph_context::build_attn_inp_k_iswa."""
+        both = self.build_attn_inp_kv_iswa()
+        return InpAttnKIswa(both.base, both.swa)
+
+    def build_attn_inp_cross(self) -> InpAttnCross:
+        """llm_graph_context::build_attn_inp_cross: as many as the trained context, since nothing is encoded yet."""
+        return InpAttnCross(ggml.new_input("f16" if self.flash_attn else "f32", self.model.n_ctx_train, self.n_tokens))
+
+    # Attention
+
+    def build_attn(
+        self,
+        inp: InpAttn,
+        wo: Linear,
+        q: Tensor,
+        k: Tensor | None,
+        v: Tensor | None,
+        il: int,
+        *,
+        kq_b: Tensor | None = None,
+        sinks: Tensor | None = None,
+        v_mla: Tensor | None = None,
+    ) -> Tensor:
+        """llm_graph_context::build_attn for the memory that `inp` belongs to; `wo` ABSENT leaves the output projection out."""
+        match inp:
+            case InpAttnKv():
+                cur = self._attn_kv(inp, q, _given(k), _given(v), il, kq_b, sinks)
+            case InpAttnKvIswa():
+                cur = self._attn_kv_iswa(inp.swa if self.hparams(il).is_swa else inp.base, q, k, v, il, kq_b, sinks)
+            case InpAttnK():
+                cur = self._attn_k(inp, q, _given(k), _given(v), il, sinks, v_mla)
+            case InpAttnKIswa():
+                cur = self._attn_k_iswa(inp.swa if self.hparams(il).is_swa else inp.base, q, k, _given(v), il, sinks, v_mla)
+            case InpAttnNoCache():
+                mask = inp.kq_mask_swa if self.hparams(il).is_swa and inp.kq_mask_swa is not None else inp.kq_mask
+                cur = self._attn_direct(mask, q, _given(k), _given(v), il, kq_b, sinks, v_mla)
+            case InpAttnCross():
+                cur = self._attn_direct(inp.kq_mask, q, _given(k), _given(v), il, kq_b, sinks, v_mla)
+        return cur if wo.weight is None else self.mm(wo, cur)
+
+    def _attn_direct(
+        self,
+        mask: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        il: int,
+        kq_b: Tensor | None,
+        sinks: Tensor | None,
+        v_mla: Tensor | None,
+    ) -> Tensor:
+        """Without a cache."""
+        self.expand(q)
+        self.expand(k)
+        self.expand(v)
+        return self.build_attn_mha(q, k, v, mask, il, kq_b=kq_b, sinks=sinks, v_mla=v_mla)
+
+    def _attn_kv(
+        self, inp: InpAttnKv, q: Tensor, k: Tensor, v: Tensor, il: int, kq_b: Tensor | None, sinks: Tensor | None
+    ) -> Tensor:
+        """One cache; K is expanded last so that its rope can write into the cache."""
+        if inp.k_rot is not None:
+            q, k = mul_mat_hadamard(q, inp.k_rot), mul_mat_hadamard(k, inp.k_rot)
+        if inp.v_rot is not None:
+            v = mul_mat_hadamard(v, inp.v_rot)
+        self.expand(q)
+        self.expand(v)
+        self.expand(k)
+        return self._attn_cached(inp, q, k, v, il, kq_b, sinks)
+
+    def _attn_kv_iswa(
+        self,
+        inp: InpAttnKv,
+        q: Tensor,
+        k: Tensor | None,
+        v: Tensor | None,
+        il: int,
+        kq_b: Tensor | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """The layer's own of two caches; without `k` and `v` it reads what another layer wrote."""
+        if inp.k_rot is not None:
+            q, k = mul_mat_hadamard(q, inp.k_rot), k and mul_mat_hadamard(k, inp.k_rot)
+        if inp.v_rot is not None:
+            v = v and mul_mat_hadamard(v, inp.v_rot)
+        for t in (q, k, v):
+            if t is not None:
+                self.expand(t)
+        return self._attn_cached(inp, q, k, v, il, kq_b, sinks)
+
+    def _attn_cached(
+        self,
+        inp: InpAttnKv,
+        q: Tensor,
+        k: Tensor | None,
+        v: Tensor | None,
+        il: int,
+        kq_b: Tensor | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
+        """Write the new rows, read the whole cache."""
+        cache = inp.cache
+        if k is not None:
+            self.expand(cache.cpy_k(k, inp.k_idxs, il))
+        if v is not None:
+            self.expand(cache.cpy_v(v, inp.v_idxs, il))
+        cur = self.build_attn_mha(q, cache.get_k(il), cache.get_v(il), inp.kq_mask, il, kq_b=kq_b, sinks=sinks)
+        return mul_mat_hadamard(cur, inp.v_rot) if inp.v_rot is not None else cur
+
+    def _attn_k(
+        self, inp: InpAttnK, q: Tensor, k: Tensor, v: Tensor, il: int, sinks: Tensor | None, v_mla: Tensor | None
+    ) -> Tensor:
+        self.expand(q)
+        self.expand(v)
+        self.expand(k)
+        self.expand(inp.cache.cpy_k(k, inp.k_idxs, il))
+        return self._attn_k_cached(inp.cache, q, v, inp.kq_mask, il, sinks, v_mla)
+
+    def _attn_k_iswa(
+        self, inp: InpAttnKv, q: Tensor, k: Tensor | None, v: Tensor, il: int, sinks: Tensor | None, v_mla: Tensor | None
+    ) -> Tensor:
+        if inp.k_rot is not None:
+            q, k = mul_mat_hadamard(q, inp.k_rot), k and mul_mat_hadamard(k, inp.k_rot)
+        self.expand(q)
+        if k is not None:
+            self.expand(k)
+            self.expand(inp.cache.cpy_k(k, inp.k_idxs, il))
+        cur = self._attn_k_cached(inp.cache, q, v, inp.kq_mask, il, sinks, v_mla)
+        return mul_mat_hadamard(cur, inp.k_rot) if inp.k_rot is not None else cur
+
+    def _attn_k_cached(
+        self, cache: KvCache, q: Tensor, v: Tensor, mask: Tensor, il: int, sinks: Tensor | None, v_mla: Tensor | None
+    ) -> Tensor:
+        """V is the first part of each cached K."""
+        k = cache.get_k(il)
+        v = ggml.view_4d(k, v.ne[0], *k.ne[1:], *k.nb[1:])
+        return self.build_attn_mha(q, k, v, mask, il, sinks=sinks, v_mla=v_mla)
+
+    def build_attn_mha(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        kq_mask: Tensor | None,
+        il: int,
+        *,
+        kq_b: Tensor | None = None,
+        sinks: Tensor | None = None,
+        v_mla: Tensor | None = None,
+    ) -> Tensor:
+        """llm_graph_context::build_attn_mha."""
+        v_trans = v.nb[1] > v.nb[2]
+        n_stream = k.ne[3]
+        n_q = q.ne[2] // n_stream
+        q = ggml.view_4d(q, q.ne[0], q.ne[1], n_q, n_stream, q.nb[1], q.nb[2], q.nb[2] * n_q)
+        q, k, v = (ggml.permute(t, 0, 2, 1, 3) for t in (q, k, v))
+        if self.flash_attn and kq_b is None:
+            cur = self._flash(q, k, ggml.transpose(v) if v_trans else v, kq_mask, il, sinks, v_mla)
+        else:
+            cur = self._softmax(q, k, v, kq_mask, kq_b, sinks, v_mla, v_trans)
+        self.expand(cur)
+        return cur
+
+    def _flash(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, il: int, sinks: Tensor | None, v_mla: Tensor | None
+    ) -> Tensor:
+        if k.type == "f32":  # without a cache
+            k = ggml.cast(k, "f16")
+        if v.type == "f32":
+            v = ggml.cast(v, "f16")
+        cur = ggml.flash_attn_ext(q, k, v, mask, self.max_alibi_bias, self.attn_soft_cap, sinks)
+        self.fused_nodes.append(FusedNode("flash_attn", cur, il))
+        if v_mla is not None:
+            cur = ggml.mul_mat(v_mla, ggml.permute(cur, 0, 2, 1, 3))
+            cur = ggml.cont(ggml.permute(cur, 0, 2, 1, 3))
+        return ggml.reshape(cur, cur.ne[0] * cur.ne[1], cur.ne[2] * cur.ne[3])
+
+    def _softmax(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        kq_b: Tensor | None,
+        sinks: Tensor | None,
+        v_mla: Tensor | None,
+        v_trans: bool,
+    ) -> Tensor:
+        kq = ggml.mul_mat(k, q)
+        if self.arch == "grok":
+            kq = ggml.scale(ggml.tanh(ggml.scale(kq)))
+        if self.attn_soft_cap:
+            kq = ggml.scale(ggml.tanh(ggml.scale(kq)))
+        if kq_b is not None:
+            kq = ggml.add(kq, kq_b)
+        kq = ggml.soft_max_ext(kq, mask, sinks)
+        if not v_trans:
+            v = ggml.cont(ggml.transpose(v))
+        kqv = ggml.mul_mat(v, kq)
+        if v_mla is not None:
+            kqv = ggml.mul_mat(v_mla, kqv)
+        cur = ggml.permute(kqv, 0, 2, 1, 3)
+        cur = ggml.cont(cur, cur.ne[0] * cur.ne[1], cur.ne[2] * cur.ne[3])
+        if not self.params.offload_kqv:
+            self.pin(cur, len(self.params.backends) - 1)
+        return cur
+
+
+def mul_mat_hadamard(cur: Tensor, rot: Tensor) -> Tensor:
+    """llama_mul_mat_hadamard (src/llama-impl.h)."""
+    n = rot.ne[0]
+    rows = ggml.nelements(cur) // n
+    res = ggml.mul_mat(rot, ggml.reshape(cur, n, rows) if ggml.is_contiguous(cur) else ggml.cont(cur, n, rows))
+    return ggml.reshape(res, *cur.ne)
+
+
+def _given(t: Tensor | None) -> Tensor:
+    if t is None:
+        raise ValueError("this memory needs the layer's own K and V")  # noqa: EM101, TRY003 - a slip in an architecture file
+    return t
+

@@ -1,0 +1,32 @@
+"""What the allocator and the scheduler must know of a ggml backend."""
+
+from collections.abc import Callable, Sequence
+
+from fitplug.memory.graph.tensor import Tensor, nbytes
+
+KeepAlive = Callable[[Tensor, Tensor], None]
+"""(tensor, until): the tensor's memory may not be reused before `until` is computed (add_alloc_dep)."""
+
+
+class Backend:
+    """The defaults of ggml-backend.cpp: sizes as they are, every operation supported, nothing offloaded, nothing reordered."""
+
+    name = "CPU"
+    alignment = 32
+    max_size = 1 << 62
+    """Longest single buffer (ggml_backend_buft_get_max_size)."""
+
+    def alloc_size(self, t: Tensor) -> int:
+        """Bytes of the tensor in this backend's buffer (ggml_backend_buft_get_alloc_size)."""
+        return nbytes(t)
+
+    def supports_op(self, t: Tensor) -> bool:  # noqa: ARG002 - the CPU does everything
+        """Whether it can compute this operation on these shapes (ggml_backend_supports_op)."""
+        return True
+
+    def offloads_op(self, t: Tensor) -> bool:  # noqa: ARG002 - the CPU takes nothing over
+        """Whether it computes this operation although the weight lies in host memory (ggml_backend_offload_op)."""
+        return False
+
+    def graph_optimize(self, nodes: Sequence[Tensor], keep: KeepAlive) -> None:
+        """Ask for tensors to stay alive that a fused kernel still reads (ggml_backend_graph_optimize)."""

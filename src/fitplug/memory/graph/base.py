@@ -1,0 +1,279 @@
+"""The common part of a graph under construction: weights by name, inputs, norms, products (src/llama-graph.cpp)."""
+
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.build import Graph
+from fitplug.memory.graph.errors import UnknownGraphError
+from fitplug.memory.graph.layers import layer_classes, shortened
+from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.tensor import Buffer, Tensor
+from fitplug.model.records import Layer
+
+# llm_norm_type
+LLM_NORM, LLM_NORM_RMS, LLM_NORM_GROUP = "norm", "rms", "group"
+
+
+class Linear(NamedTuple):
+    """What the file has under one name: NAME.weight, NAME.bias, NAME.scale; None for what is missing."""
+
+    weight: Tensor | None
+    bias: Tensor | None = None
+    scale: Tensor | None = None
+
+
+ABSENT = Linear(None)
+
+EMBEDDING_SCALE = {
+    "grok": 78.38367176906169, "minicpm": 12.0, "granite": 0.0, "granitemoe": 0.0, "granite_swa": 0.0, "granitehybrid": 0.0,
+    "graniteswitch": 0.0, "hrm_text": 0.0, "dflash": 0.0,
+}  # fmt: skip
+"""Architectures that read `embedding_scale`, each with its default; 0 is no scaling (their load_arch_hparams)."""
+
+
+class FusedNode(NamedTuple):
+    """A fused operation, and the layer whose device must be able to do it (llm_graph_fused_node)."""
+
+    op: str
+    tensor: Tensor
+    il: int
+
+
+class GraphBase:
+    """The state of `llm_graph_context` under its names, and what every block needs."""
+
+    def __init__(self, params: GraphParams) -> None:
+        """Start an empty graph."""
+        model = params.model
+        layer = model.layers[0]
+        self.params = params
+        self.model = model
+        self.arch = model.architecture
+        self.gf = Graph()
+        self.n_embd = model.n_embd
+        self.n_layer = model.n_layer
+        self.n_layer_nextn = model.n_layer_nextn
+        self.n_head, self.n_head_kv = layer.n_head, layer.n_head_kv
+        self.n_embd_head_k, self.n_embd_head_v = layer.n_embd_head_k, layer.n_embd_head_v
+        self.n_expert, self.n_expert_used = model.n_expert, layer.n_expert_used
+        self.n_tokens, self.n_seqs, self.n_outputs = params.n_tokens, params.n_seqs, params.n_outputs
+        self.n_seq_tokens = params.n_tokens // params.n_seqs
+        self.flash_attn = params.flash_attn
+        self.fused_nodes: list[FusedNode] = []
+        self._tensors: dict[str, Tensor | None] = {}
+        self._linears: dict[tuple[str, int], Linear] = {}
+        self._pins = params.pin and (params.n_tokens < 32 or params.n_gpu_layers > model.n_layer_all)  # noqa: PLR2004 - as there
+
+    # Numbers of the header
+
+    def hparams(self, il: int) -> Layer:
+        """The values that llama_hparams answers for layer `il`: n_head, n_ff, is_swa, …"""
+        return self.model.layers[il]
+
+    def hparam(self, name: str, default: int = 0) -> int:
+        """Any other whole number of llama_hparams by its name there: n_lora_q, ssm_d_inner, …"""
+        return self.model.hparam(name, default)
+
+    def get_float(self, key: str, default: float = 0.0) -> float:
+        """`{architecture}.{key}` as a number."""
+        value = self.model.get(key)
+        return float(value) if isinstance(value, (int, float)) else default
+
+    def get_bool(self, key: str, default: bool = False) -> bool:  # noqa: FBT001, FBT002 - reads as the C++ it mirrors
+        """`{architecture}.{key}` as a truth value."""
+        value = self.model.get(key)
+        return bool(value) if isinstance(value, (int, float)) else default
+
+    @cached_property
+    def f_embedding_scale(self) -> float:
+        """hparams.f_embedding_scale."""
+        default = EMBEDDING_SCALE.get(self.arch)
+        return 0.0 if default is None else self.get_float("embedding_scale", default)
+
+    # Weights
+
+    def tensor(self, name: str) -> Tensor | None:
+        """The tensor of the file with exactly this name, or None."""
+        t = self._tensors.get(name)
+        if t is None and name not in self._tensors:
+            found = self.model.header.tensors.get(name)
+            buffer = self.params.weights.get(name)
+            t = None if found is None or buffer is None else self.weight_in(found.type, found.shape, buffer)
+            self._tensors[name] = t
+        return t
+
+    @staticmethod
+    def weight_in(type_: str, shape: Sequence[int], buffer: Buffer) -> Tensor:
+        """A weight of this type and shape that lies in `buffer`."""
+        n = len(shape)
+        ne = (shape[0] if n else 1, shape[1] if n > 1 else 1, shape[2] if n > 2 else 1, shape[3] if n > 3 else 1)  # noqa: PLR2004 - dimensions
+        t = Tensor("NONE", type_, ne, [])
+        t.buffer = buffer
+        return t
+
+    def w(self, name: str, il: int = -1) -> Linear:
+        """`model.layers[il].NAME` with its bias and scale; without `il` a tensor outside the layers.
+
+        `name` is the one in the file without "blk.N." and ".weight": w("attn_q", il), w("output_norm").
+        """
+        linear = self._linears.get((name, il))
+        if linear is None:
+            stem = f"blk.{il}.{name}" if il >= 0 else name
+            linear = Linear(self.tensor(stem + ".weight"), self.tensor(stem + ".bias"), self.tensor(stem + ".scale"))
+            self._linears[name, il] = linear
+        return linear
+
+    @cached_property
+    def tok_embd(self) -> Tensor | None:
+        """model.tok_embd."""
+        return self.tensor("token_embd.weight")
+
+    @cached_property
+    def output(self) -> Linear:
+        """model.output with its bias and scale; the token embeddings where the file has none of its own."""
+        own = self.w("output")
+        found = self.model.header.tensors.get("token_embd.weight")
+        if own.weight is not None or found is None:
+            return own
+        return own._replace(weight=self.weight_in(found.type, found.shape, self.params.output))
+
+    def rope_factors(self, il: int) -> Tensor | None:
+        """llama_model::get_rope_factors: frequencies of the file, else the long or short set of longrope."""
+        name = "rope_freqs.weight"
+        if name not in self.model.header.tensors:
+            orig = self.hparam("n_ctx_orig_yarn") or self.model.n_ctx_train
+            name = f"rope_factors_{'long' if self.params.n_ctx_seq > orig else 'short'}.weight"
+        found = self.model.header.tensors.get(name)
+        if found is None:
+            return None
+        key = f"{name}@{self.params.layer_backends[il]}"
+        t = self._tensors.get(key)
+        if t is None:
+            t = self._tensors[key] = self.weight_in(found.type, found.shape, self.layer_buffer(il, is_weights=True))
+        return t
+
+    def layer_buffer(self, il: int, *, is_weights: bool = False) -> Buffer:
+        """The buffer of layer `il`'s own device."""
+        backend = self.params.layer_backends[il]
+        on_cpu = backend == len(self.params.backends) - 1
+        return Buffer(self.params.backends[backend].name, (backend,), on_cpu, is_weights)
+
+    # The loop over the layers
+
+    def layers(self, key: Callable[[int], Hashable] | None = None, n_layer: int | None = None) -> Iterator[int]:
+        """`for il in range(n_layer)`, without repetitions that cannot change the result.
+
+        A graph whose layers differ by anything besides their tensors and `hparams(il)` says so with `key`: layers with equal
+        keys are equal. Whether the shortened graph decides was proven by the allocator (layers.py), else all layers are built.
+        """
+        n = self.n_layer if n_layer is None else n_layer
+        if not self.params.shorten:
+            yield from range(n)
+            return
+        for il, starts_repetition in shortened(layer_classes(self.params, n, key)):
+            if starts_repetition:
+                self.gf.marks.append(len(self.gf.nodes))
+            yield il
+
+    # Nodes
+
+    def expand(self, t: Tensor) -> None:
+        """ggml_build_forward_expand(gf, t)."""
+        self.gf.expand(t)
+
+    def pin(self, t: Tensor, backend: int) -> None:
+        """ggml_backend_sched_set_tensor_backend; the measuring path forgets it."""
+        if self.params.pin:
+            t.backend = backend
+
+    def pin_to_layer(self, t: Tensor, il: int) -> None:
+        """What llama_context::graph_get_cb does for nodes named "norm" and "l_last"."""
+        if self._pins and il >= 0:
+            backend = self.params.layer_backends[il]
+            if self.params.backends[backend].supports_op(t):
+                t.backend = backend
+
+    def build_lora_mm(self, w: Tensor | None, cur: Tensor, w_s: Tensor | None = None) -> Tensor:
+        """llm_graph_context::build_lora_mm without adapters."""
+        if w is None:
+            raise UnknownGraphError(self.arch)
+        res = ggml.mul_mat(w, cur)
+        return ggml.mul(res, w_s) if w_s is not None else res
+
+    def build_lora_mm_id(self, w: Tensor | None, cur: Tensor, ids: Tensor, w_s: Tensor | None = None) -> Tensor:
+        """llm_graph_context::build_lora_mm_id without adapters."""
+        if w is None:
+            raise UnknownGraphError(self.arch)
+        res = ggml.mul_mat_id(w, cur, ids)
+        if w_s is None:
+            return res
+        n_expert, n_tokens = w_s.ne[0], cur.ne[2]
+        s = ggml.repeat_4d(ggml.reshape(w_s, 1, n_expert, 1), 1, n_expert, n_tokens, 1)
+        return ggml.mul(res, ggml.get_rows(s, ids))
+
+    def mm(self, linear: Linear, cur: Tensor) -> Tensor:
+        """A product with its scale and, where the file has one, its bias."""
+        cur = self.build_lora_mm(linear.weight, cur, linear.scale)
+        return ggml.add(cur, linear.bias) if linear.bias is not None else cur
+
+    def build_norm(self, cur: Tensor, w: Linear, kind: str, il: int = -1) -> Tensor:
+        """llm_graph_context::build_norm; w("attn_norm", il) carries weight and bias, ABSENT neither."""
+        if kind == LLM_NORM_RMS:
+            cur = ggml.rms_norm(cur)
+        elif kind == LLM_NORM:
+            cur = ggml.norm(cur)
+        else:
+            cur = ggml.group_norm(ggml.reshape(cur, cur.ne[0], 1, cur.ne[1]))
+            cur = ggml.reshape(cur, cur.ne[0], cur.ne[2])
+        if w.weight is not None or w.bias is not None:
+            self.pin_to_layer(cur, il)
+        if w.weight is not None:
+            cur = ggml.mul(cur, w.weight)
+        if w.bias is not None:
+            cur = ggml.add(cur, w.bias)
+        return cur
+
+    # Inputs
+
+    def build_inp_embd(self) -> Tensor:
+        """llm_graph_context::build_inp_embd: tokens and, beside them, embeddings that are given."""
+        n_inp, n_embd = self.model.n_embd_inp or self.n_embd, self.n_embd
+        tokens = ggml.new_input("i32", self.n_tokens)
+        embd = ggml.new_input("f32", n_inp, self.n_tokens)
+        if self.tok_embd is None:
+            raise UnknownGraphError(self.arch)
+        cur = ggml.get_rows(self.tok_embd, tokens)
+        if n_inp != n_embd:
+            cur = ggml.pad(cur, n_inp - n_embd)
+        self.expand(cur)
+        self.expand(embd)
+        if n_inp != n_embd:
+            cur = ggml.view_2d(cur, n_embd, self.n_tokens, cur.nb[1])
+        if self.f_embedding_scale != 0.0:
+            if not ggml.is_contiguous(cur):
+                cur = ggml.cont(cur)
+            cur = ggml.scale(cur)
+        self.expand(cur)
+        return cur
+
+    def build_inp_pos(self) -> Tensor:
+        """llm_graph_context::build_inp_pos."""
+        return ggml.new_input("i32", self.n_tokens * self.model.n_pos_per_embd)
+
+    def build_inp_attn_scale(self) -> Tensor:
+        """llm_graph_context::build_inp_attn_scale."""
+        return ggml.new_input("f32", 1, 1, self.n_tokens)
+
+    def build_inp_out_ids(self) -> Tensor:
+        """llm_graph_context::build_inp_out_ids."""
+        return ggml.new_input("i32", self.n_outputs)
+
+    def build_output(self, cur: Tensor, t_embd: Tensor | None = None) -> None:
+        """The end of a decoder: logits of `cur`; both are outputs of the graph."""
+        (cur if t_embd is None else t_embd).is_output = True
+        logits = self.mm(self.output, cur)
+        logits.is_output = True
+        self.expand(logits)
+

@@ -1,0 +1,178 @@
+"""The memories as a graph sees them: views of the whole cache, rows written into it (src/llama-kv-cache.cpp)."""
+
+from collections.abc import Callable
+
+from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.base import GraphBase
+from fitplug.memory.graph.tensor import Buffer, Tensor, is_quantized
+from fitplug.model.records import Layer
+
+SMALLEST_ROTATION = 64
+
+
+def _all(_: Layer) -> bool:
+    return True
+
+
+class KvCache:
+    """`llama_kv_cache_context` of a full cache: `n_kv` is all cells, `n_stream` all streams."""
+
+    def __init__(
+        self,
+        g: GraphBase,
+        n_kv: int,
+        *,
+        layers: Callable[[Layer], bool] = _all,
+        head_k: Callable[[int], tuple[int, int]] | None = None,
+        rotates_always: bool = False,
+        n_stream: int | None = None,
+    ) -> None:
+        """`layers` is the memory's filter; `head_k(il)` answers (width of a head, heads) of K where not the layer's own."""
+        self.g = g
+        self.n_kv = n_kv
+        self.n_stream = g.params.n_stream if n_stream is None else n_stream
+        self.v_trans = g.params.v_trans
+        self._head_k = head_k
+        self._stored: dict[tuple[str, int], Tensor] = {}
+        self._rotates_always = rotates_always
+        self._layers = [layer for layer in g.model.layers if layer.has_kv and layers(layer)]
+        self.n_embd_v_gqa_max = max(layer.n_embd_v_gqa for layer in g.model.layers)
+
+    def head_k(self, il: int) -> tuple[int, int]:
+        """Width and number of K's heads."""
+        if self._head_k is not None:
+            return self._head_k(il)
+        layer = self.g.hparams(il)
+        return layer.n_embd_head_k, layer.n_head_kv
+
+    def buffer(self, il: int) -> Buffer:
+        """Where layer `il`'s cells lie: on its device, or on the CPU with --no-kv-offload."""
+        return cache_buffer(self.g, il)
+
+    def k(self, il: int) -> Tensor:
+        """The whole of K: get_k_storage."""
+        width, heads = self.head_k(il)
+        return self._storage("k", il, self.g.params.type_k, width * heads)
+
+    def v(self, il: int) -> Tensor:
+        """The whole of V; transposed, all layers are as wide as the widest."""
+        width = self.n_embd_v_gqa_max if self.v_trans else self.g.hparams(il).n_embd_v_gqa
+        return self._storage("v", il, self.g.params.type_v, width)
+
+    def _storage(self, what: str, il: int, type_: str, width: int) -> Tensor:
+        t = self._stored.get((what, il))
+        if t is None:
+            t = self._stored[what, il] = ggml.new_tensor(type_, width, self.n_kv, self.n_stream)
+            t.buffer = self.buffer(il)
+        return t
+
+    def get_k(self, il: int) -> Tensor:
+        """llama_kv_cache::get_k."""
+        width, heads = self.head_k(il)
+        k = self.k(il)
+        row = k.nb[1]
+        return ggml.view_4d(
+            k, width, heads, self.n_kv, self.n_stream, ggml.row_size(k.type, width), row, row * self.n_kv
+        )
+
+    def get_v(self, il: int) -> Tensor:
+        """llama_kv_cache::get_v."""
+        layer = self.g.hparams(il)
+        v, n_kv, width, heads = self.v(il), self.n_kv, layer.n_embd_head_v, layer.n_head_kv
+        if not self.v_trans:
+            row = v.nb[1]
+            return ggml.view_4d(v, width, heads, n_kv, self.n_stream, ggml.row_size(v.type, width), row, row * n_kv)
+        size = ggml.row_size
+        return ggml.view_4d(
+            v, n_kv, heads, width, self.n_stream,
+            size(v.type, n_kv * width), size(v.type, n_kv), size(v.type, n_kv * v.ne[0]),
+        )  # fmt: skip
+
+    def cpy_k(self, k_cur: Tensor, k_idxs: Tensor, il: int) -> Tensor:
+        """llama_kv_cache::cpy_k."""
+        n_embd_gqa = k_cur.ne[0] * k_cur.ne[1]
+        return ggml.set_rows(self._merged(self.k(il)), ggml.view_2d(k_cur, n_embd_gqa, k_cur.ne[2], k_cur.nb[2]), k_idxs)
+
+    def cpy_v(self, v_cur: Tensor, v_idxs: Tensor, il: int) -> Tensor:
+        """llama_kv_cache::cpy_v."""
+        v = self.v(il)
+        n_embd_gqa, n_tokens = v_cur.ne[0] * v_cur.ne[1], v_cur.ne[2]
+        if not self.v_trans:
+            return ggml.set_rows(self._merged(v), ggml.view_2d(v_cur, n_embd_gqa, n_tokens, v_cur.nb[2]), v_idxs)
+        if ggml.row_size(v_cur.type, n_embd_gqa) == v_cur.nb[2]:
+            v_cur = ggml.reshape(v_cur, n_embd_gqa, n_tokens)
+        else:
+            v_cur = ggml.cont(v_cur, n_embd_gqa, n_tokens)
+        if n_embd_gqa < v.ne[0]:
+            v_cur = ggml.pad(v_cur, v.ne[0] - n_embd_gqa)
+        v = ggml.reshape(v, 1, ggml.nelements(v))
+        return ggml.set_rows(v, ggml.reshape(v_cur, 1, ggml.nelements(v_cur)), v_idxs)
+
+    def _merged(self, t: Tensor) -> Tensor:
+        """All streams in one, since row numbers are global."""
+        return ggml.reshape(t, t.ne[0], self.n_kv * self.n_stream) if self.n_stream > 1 else t
+
+    def build_input_k_idxs(self) -> Tensor:
+        """llama_kv_cache::build_input_k_idxs."""
+        return ggml.new_input("i64", self.g.n_tokens)
+
+    def build_input_v_idxs(self) -> Tensor:
+        """llama_kv_cache::build_input_v_idxs: one row number for each element if V lies transposed."""
+        return ggml.new_input("i64", self.g.n_tokens * (self.n_embd_v_gqa_max if self.v_trans else 1))
+
+    def build_input_k_rot(self) -> Tensor | None:
+        """llama_kv_cache::build_input_k_rot: the largest Hadamard matrix from 64 up that divides the heads."""
+        widths = {self.head_k(layer.il)[0] for layer in self._layers}
+        head = widths.pop() if len(widths) == 1 else -1
+        rotated = head > 0 and is_quantized(self.g.params.type_k) and self.head_k(0)[0] % SMALLEST_ROTATION == 0
+        if not rotated and not self._rotates_always:
+            return None
+        n = SMALLEST_ROTATION
+        while head % (n * 2) == 0:
+            n *= 2
+        return ggml.new_input("f32", n, n)
+
+    def build_input_v_rot(self) -> Tensor | None:
+        """llama_kv_cache::build_input_v_rot: always the smallest."""
+        uniform = not self.g.model.is_mla and len({layer.n_embd_head_v for layer in self._layers}) == 1
+        if not uniform or not is_quantized(self.g.params.type_v) or self.g.n_embd_head_v % SMALLEST_ROTATION:
+            return None
+        return ggml.new_input("f32", SMALLEST_ROTATION, SMALLEST_ROTATION)
+
+
+class RecurrentState:
+    """`llama_memory_recurrent_context` of a full memory: one row a sequence."""
+
+    def __init__(self, g: GraphBase) -> None:
+        """States of all layers that have one."""
+        self.g = g
+        self.n_rs = max(1, g.params.n_seq_max)
+        self.n_rows = self.n_rs * (1 + g.params.n_rs_seq)
+        self._stored: dict[tuple[str, int], Tensor] = {}
+
+    def get_r_l(self, il: int) -> Tensor:
+        """The convolution's state."""
+        return self._storage("r", il, self.g.hparams(il).n_embd_r)
+
+    def get_s_l(self, il: int) -> Tensor:
+        """The mixer's state."""
+        return self._storage("s", il, self.g.hparams(il).n_embd_s)
+
+    def get_p_l(self, il: int) -> Tensor:
+        """The convolution history of per-layer embeddings."""
+        return self._storage("p", il, self.g.hparams(il).n_embd_ple)
+
+    def _storage(self, what: str, il: int, width: int) -> Tensor:
+        t = self._stored.get((what, il))
+        if t is None:
+            t = self._stored[what, il] = ggml.new_tensor("f32", width, self.n_rows)
+            t.buffer = cache_buffer(self.g, il)
+        return t
+
+
+def cache_buffer(g: GraphBase, il: int) -> Buffer:
+    """The buffer of a layer's cells or states; on the CPU it is the plain one, never pinned."""
+    if g.params.offload_kqv:
+        return g.layer_buffer(il)
+    cpu = len(g.params.backends) - 1
+    return Buffer("CPU", (cpu,), True, False)  # noqa: FBT003 - a record's fields in order
