@@ -47,8 +47,13 @@ def _bar(label: str, device: Device) -> Bar:
 
 def _memory_bar(label: str, name: str, total: int, free: int, facts: Sequence[str]) -> Bar:
     shares = [Share("in use", total - free), Share("free", free)]
-    said = [f"{format_bytes(free)} of {format_bytes(total)} free", *facts]
-    return Bar(label, shortened(name, 60), shares, " · ".join(fact for fact in said if fact))
+    return Bar(
+        label,
+        shortened(name, 60),
+        shares,
+        f"{format_bytes(free)} of {format_bytes(total)} free",
+        [fact for fact in facts if fact],
+    )
 
 
 def _row(label: str, device: Device) -> tuple[str, ...]:

@@ -37,7 +37,10 @@ class Bar(NamedTuple):
     label: str
     name: str
     shares: Sequence[Share]
-    summary: str
+    result: str
+    """What it comes to: "14.4 GiB left"."""
+    facts: Sequence[str] = ()
+    """Besides what each share says of itself."""
 
 
 class Table(NamedTuple):
@@ -49,7 +52,7 @@ class Table(NamedTuple):
 
 
 class Bars(NamedTuple):
-    """Devices below each other, with one legend; `table` says the same where there are no bars."""
+    """Devices below each other; `table` says the same where there are no bars."""
 
     bars: Sequence[Bar]
     table: Table

@@ -10,12 +10,14 @@ def text(blocks: Sequence[Block]) -> str:
     """The page, blocks with a heading set apart by an empty line."""
     shown = [(block, _block(block)) for block in blocks]
     parts: list[str] = []
+    before: Block | None = None
     for block, lines in shown:
         if not lines:
             continue
-        if parts and not isinstance(block, (Title, Line)):
+        if before is not None and not isinstance(before if isinstance(block, Line) else block, (Title, Line)):
             parts.append("")
         parts += lines
+        before = block
     return "\n".join(parts)
 
 

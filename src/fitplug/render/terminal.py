@@ -2,16 +2,16 @@
 
 import os
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Literal
 
 from rich import box
 from rich.console import Console, RenderableType
-from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text
 
 from fitplug.quoting import quote_powershell, quote_sh
 from fitplug.render.page import Bar, Bars, Block, Line, Pairs, Points, Shell, Table, Title, Tone, Verbatim
+from fitplug.units import format_bytes
 
 _TONES: dict[Tone, tuple[str, str]] = {
     "good": ("✓ ", "bold green"),
@@ -29,22 +29,24 @@ _LOOK = {
     "missing": ("!", "bold red"),
 }
 """How each part of a bar looks; the characters differ, so that nobody needs the colours."""
+_SAID = ("free", "missing")
+"""Shares that a bar's result already tells."""
 _MAX_WIDTH = 100
 _MAX_BAR = 72
-
-T = TypeVar("T")
+_MIN_LAST = 24
+"""A table's last column may be wrapped down to so many characters."""
 
 
 def write(blocks: Sequence[Block], console: Console | None = None) -> None:
     """Show the page."""
     console = console or Console(highlight=False)
     width = min(console.width, _MAX_WIDTH)
-    first = True
+    before: Block | None = None
     for block in blocks:
-        if not first and not isinstance(block, (Title, Line)):
+        if before is not None and not isinstance(before if isinstance(block, Line) else block, (Title, Line)):
             console.print()
-        first = False
         _show(console, block, width)
+        before = block
 
 
 def _show(console: Console, block: Block, width: int) -> None:
@@ -58,7 +60,7 @@ def _show(console: Console, block: Block, width: int) -> None:
             _bars(console, block, width)
         case Table():
             _heading(console, block.heading)
-            console.print(_grid(block, width), width=width)
+            console.print(_grid(block) if _has_room(block, width) else _stack(block), width=width)
         case Pairs():
             _heading(console, block.heading)
             console.print(_pairs(block), width=width)
@@ -105,42 +107,91 @@ def _pairs(block: Pairs) -> RenderableType:
     return grid
 
 
-def _grid(block: Table, width: int) -> RenderableType:
-    grid = Grid(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bright_black", padding=(0, 1))
-    for title in block.columns:
-        right = title.startswith(">")
-        grid.add_column(
-            title.removeprefix(">"),
-            justify="right" if right else "left",
-            no_wrap=right and width >= 60,
-            overflow="fold",
-        )
+def _has_room(block: Table, width: int) -> bool:
+    """Whether all columns but the last can stand unbroken."""
+    lines = [[column.removeprefix(">") for column in block.columns], *block.rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return sum(widths[:-1]) + 3 * len(widths) + min(widths[-1], _MIN_LAST) <= width
+
+
+def _grid(block: Table) -> RenderableType:
+    titled = any(column.strip(">") for column in block.columns)
+    grid = Grid(box=box.SIMPLE_HEAD if titled else None, show_header=titled, show_edge=False, pad_edge=False,
+                header_style="bright_black", border_style="bright_black", padding=(0, 1))  # fmt: skip
+    for i, title in enumerate(block.columns):
+        justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
+        grid.add_column(title.removeprefix(">"), justify=justify, no_wrap=i < len(block.columns) - 1, overflow="fold")
     for row in block.rows:
         grid.add_row(*map(Text, row))
     return grid
 
 
+def _stack(block: Table) -> RenderableType:
+    """The same for a narrow terminal: each row below the other, its cells under its first one."""
+    shown = Text()
+    for row in block.rows:
+        shown.append(("\n" if shown else "") + row[0])
+        for column, cell in zip(block.columns[1:], row[1:], strict=True):
+            if cell:
+                shown.append(f"\n  {column.removeprefix('>')}  ".rstrip() + "  ", style="bright_black")
+                shown.append(cell)
+    return shown
+
+
 def _bars(console: Console, block: Bars, width: int) -> None:
     cells = min(width, _MAX_BAR)
-    for bar in block.bars:
-        head = Text(bar.label, style="bold")
-        if bar.name:
-            head.append(f"  {bar.name}", style="not bold")
-        console.print(head, width=width)
-        console.print(_bar(bar, cells, colour=not console.no_color and console.color_system is not None))
-        console.print(Text(bar.summary, style="bright_black"), width=width)
-    names = [name for name in _LOOK if any(share.name == name and share.n_bytes for bar in block.bars for share in bar.shares)]
-    legend = Text("  ").join(
-        Text.assemble((_glyph(name, colour=not console.no_color) * 2, _LOOK[name][1]), " ", (name, "bright_black"))
-        for name in names
-    )
-    console.print(Padding(legend, (1, 0, 0, 0)), width=width)
+    colour = not console.no_color and console.color_system is not None
+    for i, bar in enumerate(block.bars):
+        if i:
+            console.print()
+        console.print(_bar_head(bar, cells), width=width)
+        console.print(_bar(bar, cells, colour=colour), width=width)
+        console.print(_bar_legend(bar, width, colour=colour))
+
+
+def _bar_head(bar: Bar, cells: int) -> Text:
+    """The device on the left, what it comes to on the right."""
+    head = Text(bar.label, style="bold")
+    if bar.name:
+        head.append(f"  {bar.name}", style="not bold")
+    missing = any(share.name == "missing" for share in bar.shares)
+    result = Text(bar.result, style="bold red" if missing else "")
+    gap = cells - head.cell_len - result.cell_len
+    return Text.assemble(head, " " * gap if gap > 1 else "\n", result)
+
+
+def _bar_legend(bar: Bar, width: int, *, colour: bool) -> Text:
+    """Each share with its own sign, as many on a line as there is room for."""
+    words = [
+        Text.assemble(
+            (_glyph(share.name, colour=colour), _LOOK[share.name][1]),
+            (f" {share.name} {format_bytes(share.n_bytes)}", "bright_black"),
+        )
+        for share in bar.shares
+        if share.n_bytes and share.name not in _SAID
+    ]
+    words += [Text(fact, style="bright_black") for fact in bar.facts]
+    lines: list[Text] = []
+    for word in words:
+        if lines and lines[-1].cell_len + 2 + word.cell_len <= width:
+            lines[-1] = Text("  ").join((lines[-1], word))
+        else:
+            lines.append(word)
+    return Text("\n").join(lines)
 
 
 def _bar(bar: Bar, cells: int, *, colour: bool) -> Text:
+    """All shares in proportion; what is missing covers the end of what is needed."""
+    shares = [share for share in bar.shares if share.name != "missing"]
+    counts = apportion([share.n_bytes for share in shares], cells)
+    drawn = [(share.name, i) for share, count in zip(shares, counts, strict=True) for i in range(count)]
+    missing = sum(share.n_bytes for share in bar.shares if share.name == "missing")
+    if missing:
+        n = max(1, apportion([sum(share.n_bytes for share in shares) - missing, missing], len(drawn))[1])
+        drawn[-n:] = [("missing", i) for i in range(n)]
     shown = Text(no_wrap=True)
-    for share, count in zip(bar.shares, apportion([share.n_bytes for share in bar.shares], cells), strict=True):
-        shown.append(_glyph(share.name, colour=colour) * count, style=_LOOK[share.name][1])
+    for name, _ in drawn:
+        shown.append(_glyph(name, colour=colour), style=_LOOK[name][1])
     return shown
 
 

@@ -38,10 +38,8 @@ def _bar(row: DeviceRow) -> Bar:
     if row.total_bytes > row.free_bytes:
         shares.insert(0, Share("in use", row.total_bytes - row.free_bytes))
     shares.append(Share("free", left) if left >= 0 else Share("missing", -left))
-    used = " + ".join(f"{share.name} {format_bytes(share.n_bytes)}" for share in shares[:-1] if share.n_bytes)
-    end = f"{format_bytes(left)} left" if left >= 0 else f"{format_bytes(-left)} too much"
-    return Bar(row.device, shortened(row.name, 40) or ("host memory" if row.device == HOST else ""), shares,
-               f"{used or 'nothing'} · {end}")  # fmt: skip
+    result = f"{format_bytes(left)} left" if left >= 0 else f"{format_bytes(-left)} too much"
+    return Bar(row.device, shortened(row.name, 40) or ("host memory" if row.device == HOST else ""), shares, result)
 
 
 def memory_table(estimate: Estimate, machine: Machine) -> Table:
