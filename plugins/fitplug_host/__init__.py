@@ -10,11 +10,11 @@ if TYPE_CHECKING:
     from fitplug.machine.records import Host
 
 
-def collect() -> dict[str, Any] | None:
+def collect(root: str = "/") -> dict[str, Any]:
     """Files of Linux, or psutil's figures elsewhere."""
     from fitplug_host.collect import collect as collect_now
 
-    return collect_now()
+    return collect_now(root)
 
 
 def parse(raw: Mapping[str, Any]) -> "Host":

@@ -17,16 +17,15 @@ class _Limit(NamedTuple):
 def parse(raw: Mapping[str, Any]) -> Host:
     """The host as a new process finds it."""
     if "files" not in raw:
-        return Host(
-            total_bytes=raw["total"], available_bytes=min(raw["available"], raw["total"]), n_threads=raw["n_cpu"]
-        )
+        return Host(total_bytes=raw["total"], available_bytes=min(raw["available"], raw["total"]), n_threads=raw["n_cpu"])
     files: Mapping[str, str] = raw["files"]
     total, available = _meminfo(files.get("/proc/meminfo", ""))
     extra: dict[str, Any] = {}
-    limit = min(_limits(files, total), key=lambda limit: limit.available, default=None)
-    if limit:
-        extra = {"physical_bytes": total, "limited_by": f"cgroup {limit.group}"}
-        total, available = min(total, limit.limit), min(available, limit.available)
+    limits = list(_limits(files, total))
+    if limits:
+        tightest = min(limits, key=lambda limit: limit.available)
+        extra = {"physical_bytes": total, "limited_by": f"cgroup {tightest.group}"}
+        total, available = min(limit.limit for limit in limits), min(available, tightest.available)
     if model := files.get("/proc/device-tree/model"):
         extra["model"] = model
     if (nodes := _n_listed(files.get("/sys/devices/system/node/online", "0"))) > 1:
@@ -72,7 +71,7 @@ def _limits(files: Mapping[str, str], physical: int) -> Iterator[_Limit]:
             continue
         v1 = name == "memory.limit_in_bytes"
         usage = _int(files.get(f"{group}/{'memory.usage_in_bytes' if v1 else 'memory.current'}", "0"))
-        stat = dict(line.split(None, 1) for line in files.get(f"{group}/memory.stat", "").splitlines() if " " in line)
+        stat = dict(line.partition(" ")[::2] for line in files.get(f"{group}/memory.stat", "").splitlines())
         idle = _int(stat.get("total_inactive_file" if v1 else "inactive_file", "0"))
         yield _Limit(group.removeprefix("/sys/fs/cgroup") or "/", limit, max(0, limit - max(0, usage - idle)))
 

@@ -102,7 +102,11 @@ def _matching(query: Query) -> list[CatalogueCard]:
 
 
 def _exactly(card: CatalogueCard, query: Query) -> bool:
-    return any(_parsed(name).tokens == query.tokens for name in (card.name, *card.driver_names, *card.aliases))
+    """Whether the words are one of its names in whole, whatever the size."""
+    if _named(card, query) or _named_by_driver(card, query):
+        return True
+    plain = [alias for alias in card.aliases if _parsed(alias).gib in {None, query.gib}]  # "A100 80GB" is not "A100"
+    return any(_parsed(alias).tokens == query.tokens for alias in plain)
 
 
 def _aliased(card: CatalogueCard, query: Query) -> bool:
@@ -163,6 +167,8 @@ def _nearest(query: Query) -> str:
 
 def card_for_device(device: Device) -> CatalogueCard | None:
     """The card behind a device, by the driver's name and, of several, by size and bandwidth; None where nothing fits."""
+    if "catalogue" in device.extra:
+        return next((card for card in cards() if card.name == device.extra["catalogue"]), None)
     wanted = _plain(str(device.extra.get("slice_of") or device.name))
     if not wanted:
         return None
@@ -180,7 +186,8 @@ def _distance(card: CatalogueCard, device: Device) -> tuple[float, float]:
     gib = device.total_bytes / 2**30
     size = min((abs(gib - size) / size for size in _sizes(card)), default=1.0)
     speed = abs(1 - device.memory_bandwidth / card.bandwidth) if device.memory_bandwidth and card.bandwidth else 0.0
-    return (0.0 if card.unified else round(size, 1), speed)
+    shown = card.unified and card.vendor != "nvidia"  # what these show of the machine's memory depends on its system
+    return (0.0 if shown else round(size, 1), speed)
 
 
 def parse_gpu_option(text: str) -> list[Device]:

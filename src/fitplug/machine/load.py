@@ -177,7 +177,7 @@ def _string(row: Mapping[str, Any], key: str, at: str) -> str | None:
 
 
 def _flag(row: Mapping[str, Any], key: str, at: str, *, default: bool) -> bool:
-    value = row.get(key, default)
+    value = default if row.get(key) is None else row[key]
     if not isinstance(value, bool):
         _refuse(f"{at}.{key} is {_short(value)}, not true or false")
     return value
