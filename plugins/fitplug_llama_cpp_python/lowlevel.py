@@ -1,0 +1,83 @@
+"""llama.cpp's own count of its memory, through llama-cpp-python's library.
+
+`llama_get_memory_breakdown` is C++ (src/llama-ext.h): it returns a std::map from buffer type to three sizes. On Linux the
+library is built with libstdc++, whose map has been a red-black tree of this layout since GCC 3 (bits/stl_tree.h).
+"""
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import llama_cpp
+from llama_cpp._ggml import libggml
+
+_SYMBOL = "_Z26llama_get_memory_breakdownPK13llama_context"
+_MOST = 256
+"""More buffer types than any machine has: a broken tree ends here."""
+
+
+class _Map(ctypes.Structure):
+    _fields_ = [("compare", ctypes.c_size_t), ("color", ctypes.c_size_t), ("root", ctypes.c_void_p),
+                ("first", ctypes.c_void_p), ("last", ctypes.c_void_p), ("count", ctypes.c_size_t)]  # fmt: skip
+
+
+class _Node(ctypes.Structure):
+    _fields_ = [("color", ctypes.c_size_t), ("parent", ctypes.c_void_p), ("left", ctypes.c_void_p),
+                ("right", ctypes.c_void_p), ("key", ctypes.c_void_p), ("model", ctypes.c_size_t),
+                ("context", ctypes.c_size_t), ("compute", ctypes.c_size_t)]  # fmt: skip
+
+
+def breakdown(context: int) -> dict[str, dict[str, int]]:
+    """Buffer type → model, context and compute bytes of a `llama_context`."""
+    function = llama_cpp.llama_cpp._lib[_SYMBOL]  # noqa: SLF001 - the package has no public name for its library
+    function.restype, function.argtypes = _Map, [ctypes.c_void_p]
+    found = function(context)
+    if found.count > _MOST:
+        raise RuntimeError("llama.cpp's memory breakdown does not look as expected")
+    name = _function("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)
+    rows: dict[str, dict[str, int]] = {}
+    for node in _walk(found.root, found.count):
+        row = rows.setdefault(name(node.key).decode(), {"model": 0, "context": 0, "compute": 0})
+        for kind in row:
+            row[kind] += getattr(node, kind)
+    return {buffer: row for buffer, row in rows.items() if any(row.values())}
+
+
+def _walk(root: int | None, count: int) -> Iterator[_Node]:
+    stack = [root] if root else []
+    while stack and count >= 0:
+        node = ctypes.cast(stack.pop(), ctypes.POINTER(_Node)).contents
+        count -= 1
+        yield node
+        stack += [child for child in (node.left, node.right) if child]
+
+
+def buffer_type(name: str) -> int:
+    """The default buffer type of that name, as -ot takes it (common/arg.cpp, parse_tensor_buffer_overrides)."""
+    buft = _function("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)
+    buft_name = _function("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)
+    for device in _devices():
+        if buft_name(buft(device)).decode() == name:
+            return int(buft(device))
+    raise ValueError(f"there is no buffer type {name}")
+
+
+def device(name: str) -> int:
+    """The device of that name, as -dev takes it."""
+    device_name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    for found in _devices():
+        if device_name(found).decode() == name:
+            return found
+    raise ValueError(f"there is no device {name}")
+
+
+def _devices() -> list[int]:
+    count = _function("ggml_backend_dev_count", ctypes.c_size_t)
+    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+    return [int(get(i)) for i in range(count())]
+
+
+def _function(name: str, restype: Any, *argtypes: Any) -> Any:
+    function = libggml[name]
+    function.restype, function.argtypes = restype, list(argtypes)
+    return function
