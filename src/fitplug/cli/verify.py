@@ -16,11 +16,14 @@ from fitplug.cli.options import (
     target_options,
 )
 from fitplug.cli.steps import find_machine, load_registry, read_model, waiting, with_runner_defaults
-from fitplug.errors import NotFoundError
+from fitplug.errors import NotFoundError, RefusedError
 from fitplug.registry import Registry
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fitplug.extension import Engine
+    from fitplug.settings import Settings
 
 
 @click.command(
@@ -49,7 +52,7 @@ def command(*, reference: str, engine_name: str | None, given: Given, target: Ta
     machine = find_machine(target, registry)
     estimate = Estimator(model, machine, runner)(settings)
     with waiting(f"asking {engine.name}"):
-        measured = engine.measure(reference.removeprefix("file:"), settings)
+        measured = _measure(engine, reference, settings, registry)
     rows = compare(estimate, measured, precision=engine.precision)
     agrees = all(row.agrees for row in rows)
     if as_json:
@@ -59,6 +62,25 @@ def command(*, reference: str, engine_name: str | None, given: Given, target: Ta
     else:
         show(model, rows, f"{engine.name} {version}", agrees=agrees)
     return 0 if agrees else ANSWER_NO
+
+
+def _measure(engine: "Engine", reference: str, settings: "Settings", registry: Registry) -> "Mapping[str, Mapping[str, int]]":
+    """What the engine says; of a model that is not on this disk it is shown the header and a hole."""
+    from fitplug.opening import open_blobs, read_header, split_reference
+
+    scheme, path = split_reference(reference)
+    if scheme == "file":
+        return engine.measure(path, settings)
+    if not engine.ghosts:
+        raise RefusedError(f"{engine.name} really loads the model: download it first, or take another --engine")
+    from tempfile import TemporaryDirectory
+
+    from fitplug.ghost import ghosts
+    from fitplug.sources.ghost_files import write_ghosts
+
+    blobs = open_blobs(reference, registry)
+    with TemporaryDirectory(prefix="fitplug-") as folder:
+        return engine.measure(write_ghosts(ghosts(blobs, read_header(blobs, registry)), folder), settings)
 
 
 def _installed(registry: Registry, name: str | None) -> "tuple[Engine, str]":
