@@ -49,7 +49,7 @@ class Cursor:
         self.set_byte_order("little")
 
     def set_byte_order(self, order: str) -> None:
-        """ "little" or "big", for all that follows."""
+        """Take all that follows as "little" or "big" endian."""
         self.byte_order, self.u32_struct, self.u64_struct = order, _U32[order], _U64[order]
 
     @property

@@ -54,12 +54,12 @@ def _array(cursor: Cursor, item: int, count: int, where: str, *, may_build: bool
         if may_build and count <= MAX_NUMBERS:
             return _numbers(cursor, item, count, where)
         cursor.skip(count * _SIZES[item], where)
-        return Skipped(_NUMBERS[item][0], count)
+        return Skipped(_NUMBERS[item][0], count, cursor.position)
     if item == _STRING:
         if may_build and count <= MAX_NAMES:
             return _names(cursor, count, where)
         skip_strings(cursor, count, where)
-        return Skipped("str", count)
+        return Skipped("str", count, cursor.position)
     what = "an array of arrays" if item == _ARRAY else f"an array of type {item}"
     raise cursor.fail(f"{where} is {what}, which llama.cpp does not read: the file is damaged")
 
@@ -78,7 +78,7 @@ def _string(cursor: Cursor, where: str) -> Value:
     if length <= MAX_VALUE:
         return cursor.text_of(length, where)
     cursor.skip(length, where)
-    return Skipped("char", length)
+    return Skipped("char", length, cursor.position)
 
 
 def _names(cursor: Cursor, count: int, where: str) -> Value:
@@ -89,6 +89,6 @@ def _names(cursor: Cursor, count: int, where: str) -> Value:
         if length > MAX_KEY:
             cursor.skip(length, where)
             skip_strings(cursor, count - done - 1, where)
-            return Skipped("str", count)
+            return Skipped("str", count, cursor.position)
         names.append(cursor.text_of(length, where))
     return tuple(names)

@@ -28,6 +28,8 @@ class Skipped(NamedTuple):
 
     item_type: str
     length: int
+    end: int = 0
+    """Where it ends in its file."""
 
 
 Scalar: TypeAlias = int | float | bool | str
