@@ -70,6 +70,8 @@ class Row(NamedTuple):
     """"mrope_or_…": M-RoPE where rope.dimension_sections are set."""
     nextn: Literal["always", "unless_mtp"] | None = None
     """MTP blocks are skipped on loading: always, or unless they are asked for; None: they are loaded like any other."""
+    nextn_loaded: tuple[str, ...] = ()
+    """Tensors of skipped MTP blocks that are loaded all the same, without block number and suffix."""
     t_h_nextn: bool = False
     """The graph keeps the last hidden state as an output for MTP."""
     rs_rollback: bool = False
@@ -106,6 +108,10 @@ class Row(NamedTuple):
     GLM's own, all set, none set or an error where the key is absent."""
     cache_of_nextn: bool = False
     """MTP blocks get cache cells in a plain run, too."""
+    rope_layers: Literal["trunk", "all", "dense"] = "trunk"
+    """Which layers get rope_freqs or rope_factors of their own: blocks without MTP; all; those without a window."""
+    output_first: bool = False
+    """Creates the output matrix before token_embd, so that the two are never shared."""
     wide_output: bool = False
     """The embeddings output is hyper_connection.count times as wide."""
     target_context: bool = False
@@ -187,13 +193,13 @@ ROWS = (
     Row("gemma2", needs=(RMS,), window=Window(2, when="always", default=4096), output="tied", rope="neox"),
     Row("gemma3", needs=(RMS,), window=Window(6), rope="neox"),
     Row("gemma3n", needs=(RMS,), window=Window(5, key="required", when="always"), rope="neox", no_tensor_split=True,
-        kv_from_start=20),
+        kv_from_start=20, output_first=True),
     Row("gemma4", needs=(RMS, "embedding_length_per_layer_input", "attention.key_length_swa",
         "attention.value_length_swa"), window=Window(layers="array", key="required", when="always"), ff_exp="optional",
-        rope="neox", t_h_nextn=True, kv_from_start="shared_kv_layers"),
+        rope="neox", t_h_nextn=True, kv_from_start="shared_kv_layers", rope_layers="dense", output_first=True),
     Row("gemma4-assistant", needs=(RMS, "attention.key_length_swa", "attention.value_length_swa"),
         window=Window(layers="array", key="required", when="always"), output="tied", rope="neox", t_h_nextn=True,
-        target_context=True),
+        rope_layers="dense", target_context=True),
     Row("gemma-embedding", needs=(RMS,), memory="none", window=Window(6, key="required", when="always",
         kind="symmetric"), rope="neox", not_causal=True),
     Row("starcoder2", needs=(LN,), rope="neox"),
@@ -338,7 +344,7 @@ ROWS = (
     Row("mimo2", needs=(RMS,), window=Window(layers="array", key="required", when="always"), ff_exp="required",
         output="required", rope="neox", nextn="unless_mtp", t_h_nextn=True),
     Row("step35", needs=(RMS,), window=Window(layers="array", key="required", when="always"), ff_exp="required",
-        output="required", rope="neox", nextn="unless_mtp", t_h_nextn=True, half_rot=True),
+        output="required", rope="neox", nextn="unless_mtp", t_h_nextn=True, half_rot=True, rope_layers="all"),
     Row("spark2_5", source="spark2-5", needs=(RMS,), window=Window(layers="array", key="required", when="always"),
         rope="neox"),
     Row("llama-embed", source="llama", needs=(RMS,), rope="norm", rot_is_head=True),

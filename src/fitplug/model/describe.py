@@ -5,10 +5,12 @@ its `Layer`s under llama.cpp's names; further whole numbers are in `Model.extra`
 `Model.get` reaches the raw metadata. What the architecture does by kind is on `Model.row`.
 """
 
+import re
 from collections.abc import Sequence
 
 from fitplug.errors import UnreadableError
 from fitplug.extension import Architecture
+from fitplug.formats.ggml_types import BY_NAME
 from fitplug.formats.header import Header
 from fitplug.model.architectures import TABLE, UNKNOWN, Row
 from fitplug.model.file_types import file_type
@@ -17,6 +19,8 @@ from fitplug.model.hparams_record import Hparams
 from fitplug.model.layers import build_layers, memory_kind
 from fitplug.model.reading import Keys
 from fitplug.model.records import Model
+
+_SEPARATE_EXPERT = re.compile(r"blk\.\d+\.ffn_(gate|down|up)\.\d+\.weight", re.ASCII)
 
 
 def describe(header: Header, extra: Sequence[Architecture] = ()) -> Model:
@@ -52,6 +56,7 @@ def _unknown(name: str) -> tuple[str, ...]:
 def _model(keys: Keys, row: Row, assumptions: tuple[str, ...]) -> Model:
     if not row.loadable:
         keys.refuse(f"llama.cpp has no model class for the architecture '{row.name}'")
+    _check_tensors(keys)
     h = read_hparams(keys, row)
     header = keys.header
     name = header.metadata.get("general.name")
@@ -67,6 +72,16 @@ def _model(keys: Keys, row: Row, assumptions: tuple[str, ...]) -> Model:
         n_bytes=sum(t.n_bytes for t in header.tensors.values()),
         file_type=file_type(header), assumptions=assumptions, refusals=tuple(keys.refusals), extra=h.extra,
     )  # fmt: skip
+
+
+def _check_tensors(keys: Keys) -> None:
+    """gguf_init_from_file and the loader's own checks of what the file holds."""
+    for type_ in {tensor.type for tensor in keys.header.tensors.values()}:
+        found = BY_NAME.get(type_)
+        if found is None or found.removed:
+            keys.refuse(f"ggml has no tensor type '{type_[:40]}' (any more)")
+    if any(_SEPARATE_EXPERT.match(name) for name in keys.header.tensors):
+        keys.refuse("its experts are stored one by one, as old files do; llama.cpp no longer reads that")
 
 
 def _tied(header: Header, row: Row) -> bool:

@@ -1,26 +1,17 @@
-"""Names of general.file_type (include/llama.h, enum llama_ftype), as publishers spell them."""
+"""What a file's mix of tensor types is called."""
 
+from fitplug.formats.ggml_types import file_type_name
 from fitplug.formats.header import Header
-
-# fmt: off
-NAMES = {
-    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
-    13: "Q3_K_L", 14: "Q4_K_S", 15: "Q4_K_M", 16: "Q5_K_S", 17: "Q5_K_M", 18: "Q6_K", 19: "IQ2_XXS", 20: "IQ2_XS",
-    21: "Q2_K_S", 22: "IQ3_XS", 23: "IQ3_XXS", 24: "IQ1_S", 25: "IQ4_NL", 26: "IQ3_S", 27: "IQ3_M", 28: "IQ2_S",
-    29: "IQ2_M", 30: "IQ4_XS", 31: "IQ1_M", 32: "BF16", 36: "TQ1_0", 37: "TQ2_0", 38: "MXFP4", 39: "NVFP4", 40: "Q1_0",
-    41: "Q2_0",
-}
-# fmt: on
 
 
 def file_type(header: Header) -> str:
-    """The name of the file's mix; where the file does not say, the type that most of its tensors have.
+    """The name that general.file_type stands for; where the file does not say, the type that most of its tensors have.
 
-    llama_model_loader (src/llama-model-loader.cpp) guesses the same way.
+    llama_model_loader's constructor (src/llama-model-loader.cpp) guesses the same way.
     """
     stated = header.metadata.get("general.file_type")
-    if isinstance(stated, int) and stated in NAMES:
-        return NAMES[stated]
+    if isinstance(stated, int) and not isinstance(stated, bool):
+        return file_type_name(stated)
     counts: dict[str, int] = {}
     for tensor in header.tensors.values():
         counts[tensor.type] = counts.get(tensor.type, 0) + 1

@@ -1,0 +1,240 @@
+"""Where each weight lies and what that takes: create_tensor and select_weight_buft (src/llama-model-loader.cpp).
+
+A `WeightTable` is made once for a model and a kind of machine; it answers each placement from sums per layer. Weights lie
+in buffer types: a device's own ("CUDA0"), pinned host memory ("CUDA_Host"), repacked ("CPU_REPACK") or plain ("CPU").
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+from fitplug.formats.header import Tensor
+from fitplug.machine.backends import CPU_ALIGNMENT, Backend
+from fitplug.memory.overrides import Rule, targets
+from fitplug.memory.placement import Placement
+from fitplug.memory.records import HOST
+from fitplug.memory.sizes import row_padding_bytes
+from fitplug.memory.weight_ops import INPUT, OUTPUT, Use, cpu_repacks, gpu_supports, use
+from fitplug.model.records import Model
+from fitplug.units import pad
+
+REPACKED = "CPU_REPACK"
+TOKEN_EMBD, OUTPUT_WEIGHT = "token_embd.weight", "output.weight"
+
+
+class Weight(NamedTuple):
+    """A tensor that is loaded once into the buffer of one layer."""
+
+    tensor: Tensor
+    use: Use
+    on_gpu: bool
+    """Whether a GPU's own buffer can have it."""
+    host: str
+    """The host buffer type that has it on the CPU's side."""
+    host_bytes: int
+    device_bytes: Mapping[tuple[int, int], int]
+    """(alignment, row padding) → bytes in a device's buffer."""
+
+
+class LayerSums(NamedTuple):
+    """What the tensors of one layer take, wherever the layer goes."""
+
+    device: Mapping[tuple[int, int], int]
+    """(alignment, row padding) → bytes on such a device."""
+    left: Mapping[str, int]
+    """Host buffer type → bytes that no GPU takes."""
+    host: Mapping[str, int]
+    """Host buffer type → bytes of the whole layer on the CPU."""
+
+
+class WeightTable:
+    """The loaded tensors of a model, ready to be placed on machines that have these backends.
+
+    Args:
+        model: its tensors.
+        backends: of all devices that placements may use, in llama.cpp's order.
+        host_buffer: of the first of them that has one; "CPU" if there is none.
+        cpu: row of `weight_ops._REPACKED`.
+    """
+
+    def __init__(self, model: Model, backends: Sequence[Backend], host_buffer: str, cpu: str) -> None:
+        self.model = model
+        self.host_buffer, self.cpu = host_buffer, cpu
+        self.shapes = tuple({(row.alignment, row.row_padding) for row in backends})
+        self.weights: list[Weight] = []
+        self.rope: list[Tensor] = []
+        self.unknown: list[str] = []
+        for tensor in model.tensors.values():
+            self._take(tensor)
+        self._plain: dict[int, LayerSums] | None = None
+
+    def _take(self, tensor: Tensor) -> None:
+        used = use(tensor, self.model)
+        if not used.known:
+            self.unknown.append(tensor.name)
+        if used.op == "NONE" or self._skipped(used):
+            return
+        if used.op == "ROPE":
+            self.rope.append(tensor)
+            return
+        self.weights.append(self._weight(tensor, used))
+
+    def _skipped(self, used: Use) -> bool:
+        """Tensors of MTP blocks that a plain run does not load (TENSOR_SKIP)."""
+        row, n = self.model.row, self.model.n_layer
+        return row.nextn is not None and used.il >= n and used.base not in row.nextn_loaded
+
+    def _weight(self, tensor: Tensor, used: Use) -> Weight:
+        sizes = {shape: device_size(tensor, shape) for shape in self.shapes}
+        on_gpu, host = gpu_supports(used.op, tensor, self.model), self.host_buffer_of(tensor, used.op)
+        return Weight(tensor, used, on_gpu, host, pad(tensor.n_bytes, CPU_ALIGNMENT), sizes)
+
+    def host_buffer_of(self, tensor: Tensor, op: str) -> str:
+        """make_cpu_buft_list: pinned memory of the first GPU if that GPU can do the operation, repacked, plain."""
+        if self.host_buffer != HOST and gpu_supports(op, tensor, self.model):
+            return self.host_buffer
+        return REPACKED if cpu_repacks(op, tensor, self.cpu) else HOST
+
+    @cached_property
+    def by_layer(self) -> Mapping[int, list[Weight]]:
+        """The weights of each block, of INPUT and of OUTPUT."""
+        found: dict[int, list[Weight]] = {}
+        for weight in self.weights:
+            found.setdefault(weight.use.il, []).append(weight)
+        return found
+
+    @cached_property
+    def names(self) -> Sequence[tuple[str, int]]:
+        """Every tensor that an override can find, with its block."""
+        return [(w.tensor.name, w.use.il) for w in self.weights] + [(t.name, 0) for t in self.rope]
+
+    @cached_property
+    def sums(self) -> Mapping[int, LayerSums]:
+        """What each layer takes where no override moves any of it."""
+        return {il: self._sum(weights) for il, weights in self.by_layer.items()}
+
+    def _sum(self, weights: Sequence[Weight]) -> LayerSums:
+        device = dict.fromkeys(self.shapes, 0)
+        left: dict[str, int] = {}
+        host: dict[str, int] = {}
+        for w in weights:
+            host[w.host] = host.get(w.host, 0) + w.host_bytes
+            if not w.on_gpu:
+                left[w.host] = left.get(w.host, 0) + w.host_bytes
+                continue
+            for shape, n_bytes in w.device_bytes.items():
+                device[shape] += n_bytes
+        return LayerSums(device, left, host)
+
+
+def device_size(tensor: Tensor, shape: tuple[int, int]) -> int:
+    """Bytes in a device's buffer with this alignment and row padding."""
+    alignment, padding = shape
+    return pad(tensor.n_bytes + row_padding_bytes(tensor.type, tensor.shape[0], padding), alignment)
+
+
+class Placed:
+    """The weights of a table under one placement and one list of overrides."""
+
+    def __init__(self, table: WeightTable, placement: Placement, rules: list[Rule]) -> None:
+        self.table, self.placement, self.model = table, placement, table.model
+        self.moved = targets(table.names, rules) if rules else {}
+        self._moved_layers = _blocks_of(table, self.moved)
+        self._shape = {
+            name: (row.alignment, row.row_padding) for name, row in zip(placement.names, placement.backends, strict=True)
+        }
+
+    def n_bytes(self) -> dict[str, int]:
+        """Bytes of each buffer type that holds some."""
+        total: dict[str, int] = {}
+        for il, sums in self.table.sums.items():
+            if il in self._moved_layers:
+                self._add_each(total, self.table.by_layer[il])
+                continue
+            device = self.device(il)
+            if device == HOST:
+                _add(total, sums.host)
+            else:
+                total[device] = total.get(device, 0) + sums.device[self._shape[device]]
+                _add(total, sums.left)
+        for name, buffer in self.duplicates():
+            tensor = self.model.tensors[name]
+            total[buffer] = total.get(buffer, 0) + self._size(tensor, buffer)
+        return {buffer: n for buffer, n in total.items() if n}
+
+    def _add_each(self, total: dict[str, int], weights: Sequence[Weight]) -> None:
+        for weight in weights:
+            buffer = self.buffer(weight)
+            shape = self._shape.get(buffer)
+            total[buffer] = total.get(buffer, 0) + (weight.host_bytes if shape is None else weight.device_bytes[shape])
+
+    def _size(self, tensor: Tensor, buffer: str) -> int:
+        shape = self._shape.get(buffer)
+        return pad(tensor.n_bytes, CPU_ALIGNMENT) if shape is None else device_size(tensor, shape)
+
+    def device(self, il: int) -> str:
+        """The device of a block, of the INPUT or of the OUTPUT layer."""
+        if il == INPUT:
+            return HOST
+        return self.placement.layer_devices[-1 if il == OUTPUT or il >= self.model.n_layer_all else il]
+
+    def buffer(self, weight: Weight) -> str:
+        """The buffer type of one weight."""
+        return self._choose(weight.tensor, weight.use.op, self.device(weight.use.il), weight)
+
+    def _choose(self, tensor: Tensor, op: str, device: str, weight: Weight | None = None) -> str:
+        target = self.moved.get(tensor.name)
+        if target is not None and target != HOST:
+            return target
+        if target is None and device != HOST and (weight.on_gpu if weight else gpu_supports(op, tensor, self.model)):
+            return device
+        return weight.host if weight else self.table.host_buffer_of(tensor, op)
+
+    @cached_property
+    def output_buffer(self) -> str | None:
+        """Where the matrix lies that the last hidden state is multiplied with; None where there is none."""
+        tensors = self.model.tensors
+        name = TOKEN_EMBD if self.model.tied_output else OUTPUT_WEIGHT
+        if not self.model.has_output or name not in tensors:
+            return None
+        return self._choose(tensors[name], "MUL_MAT", self.placement.output_device)
+
+    def duplicates(self) -> list[tuple[str, str]]:
+        """Tensors that lie in a buffer type besides their own place: tied matrices and rope factors."""
+        found = [(tensor.name, buffer) for tensor in self.table.rope for buffer in sorted(set(self.rope_buffers(tensor)))]
+        tensors, row = self.model.tensors, self.model.row
+        if self.model.tied_output and self.output_buffer is not None:
+            own = self._choose(tensors[TOKEN_EMBD], "GET_ROWS", HOST)
+            if row.output_first or own != self.output_buffer:
+                found.append((TOKEN_EMBD, self.output_buffer))
+        if row.tied_input and TOKEN_EMBD not in tensors and self.output_buffer is not None:
+            found.append((OUTPUT_WEIGHT, self.output_buffer))
+        return found
+
+    def rope_buffers(self, tensor: Tensor) -> list[str]:
+        """The buffer type of each layer's copy of a rope factor tensor."""
+        n, layers = self.model.n_layer, self.model.layers
+        if self.model.hparam("n_layer_phys"):
+            layers = layers[: self.model.hparam("n_layer_phys")]
+        rule = self.model.row.rope_layers
+        if rule != "all":
+            layers = [layer for layer in layers if (layer.il < n if rule == "trunk" else not layer.is_swa)]
+        return [self._choose(tensor, "ROPE", self.device(layer.il)) for layer in layers]
+
+    def tensors(self) -> dict[str, str]:
+        """Buffer type of every tensor that is loaded, by name; of copies, the tensor's own."""
+        found = {weight.tensor.name: self.buffer(weight) for weight in self.table.weights}
+        for tensor in self.table.rope:
+            buffers = self.rope_buffers(tensor)
+            if buffers:
+                found[tensor.name] = buffers[0]
+        return found
+
+
+def _blocks_of(table: WeightTable, moved: Mapping[str, str]) -> set[int]:
+    return {il for name, il in table.names if name in moved} if moved else set()
+
+
+def _add(total: dict[str, int], more: Mapping[str, int]) -> None:
+    for buffer, n in more.items():
+        total[buffer] = total.get(buffer, 0) + n
