@@ -2,14 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from fitplug.planner.costs import LayerCost
 from fitplug.settings import Settings, TensorOverride
 
 Parts = frozenset[str]
+Order: TypeAlias = Literal["front", "back", "light"]
+"""Which layers of a device lose parts to the CPU first. For long prompts llama.cpp copies weights from the CPU to a GPU,
+and how much room that takes there depends on their sizes and on where in the graph they stand; -ncmoe knows only the
+first order."""
 NOTHING: Parts = frozenset()
+_BORDER = 3
+"""Layers at the border of a device among whose parts the best choice is looked for: eight subsets for each."""
+_NEARLY = 8 << 20
+"""What is not worth cutting another layer."""
 
 
 class Item(NamedTuple):
@@ -21,7 +28,17 @@ class Item(NamedTuple):
     @property
     def whole(self) -> int:
         """All of it."""
-        return self.base + sum(n for _, n in self.parts)
+        return self.base + self.movable
+
+    @property
+    def movable(self) -> int:
+        """What may stay on the CPU without the layer."""
+        return sum(n for _, n in self.parts)
+
+    @property
+    def names(self) -> Parts:
+        """The names of its parts."""
+        return frozenset(name for name, _ in self.parts)
 
     def without(self, away: Parts) -> int:
         """What is left where these parts stay on the CPU."""
@@ -95,7 +112,7 @@ def _earliest_starts(sizes: Sequence[int], rooms: Sequence[int]) -> list[int]:
     return starts[::-1]
 
 
-def lay_partly(items: Sequence[Item], rooms: Sequence[int], *, experts: bool) -> Layout | None:
+def lay_partly(items: Sequence[Item], rooms: Sequence[int], *, experts: bool, order: Order = "front") -> Layout | None:
     """As much as possible on the GPUs, from the back.
 
     Models with experts keep every layer on a GPU while its other weights and its cache fit, and send experts to the
@@ -103,67 +120,104 @@ def lay_partly(items: Sequence[Item], rooms: Sequence[int], *, experts: bool) ->
     the CPU.
     """
     start = _earliest_starts([item.base for item in items], rooms)[0] if experts else 0
-    return _Filler(items, rooms, start, experts=experts).run()
+    filler = _Filler(items, rooms, start, experts=experts)
+    if not filler.run():
+        return None
+    away: dict[int, Parts] = {}
+    begin = filler.begin
+    for n, room in zip(filler.counts, rooms, strict=True):
+        layers = list(range(begin, begin + n))
+        if order == "back":
+            layers.reverse()
+        elif order == "light":
+            layers.sort(key=lambda i: max((size for _, size in items[i].parts), default=0))
+        away.update(_send_away(items, layers, room))
+        begin += n
+    return Layout(filler.begin, tuple(filler.counts), tuple(sorted(away.items())))
+
+
+def _send_away(items: Sequence[Item], layers: Sequence[int], room: int) -> dict[int, Parts]:
+    """Which parts of one device's layers go to the CPU, the first layers first, so that the rest just fits."""
+    over = sum(items[i].whole for i in layers) - room
+    cuttable = [i for i in layers if items[i].parts]
+    n_whole = 0
+    while over > 0 and n_whole < len(cuttable):
+        over -= items[cuttable[n_whole]].movable
+        n_whole += 1
+    if not n_whole:
+        return {}
+    away = {i: items[i].names for i in cuttable[: n_whole - 1]}
+    border = cuttable[n_whole - 1 : n_whole + _BORDER - 1]
+    need = over + items[border[0]].movable
+    return away | _smallest_cover([(i, *part) for i in border for part in items[i].parts], need)
+
+
+def _smallest_cover(parts: Sequence[tuple[int, str, int]], need: int) -> dict[int, Parts]:
+    """The lightest choice of (layer, part, bytes) that comes to `need`; of nearly equal ones that of fewest layers."""
+    best: tuple[int, int, int] | None = None
+    for chosen in range(1 << len(parts)):
+        picked = [part for k, part in enumerate(parts) if chosen >> k & 1]
+        n_bytes = sum(n for _, _, n in picked)
+        if n_bytes >= need:
+            rank = (n_bytes // _NEARLY, len({i for i, _, _ in picked}), chosen)
+            best = rank if best is None or rank < best else best
+    away: dict[int, Parts] = {}
+    for k, (i, name, _) in enumerate(parts):
+        if best is not None and best[2] >> k & 1:
+            away[i] = away.get(i, NOTHING) | {name}
+    return away
 
 
 class _Filler:
-    """Places layers from the last one down, on devices from the last one down."""
+    """Counts the layers of each device: places them from the last one down, on devices from the last one down."""
 
     def __init__(self, items: Sequence[Item], rooms: Sequence[int], start: int, *, experts: bool) -> None:
-        self.items, self.start, self.experts = items, start, experts
-        self.left = list(rooms)
+        self.items, self.begin, self._start, self._experts = items, len(items), start, experts
         self.counts = [0] * len(rooms)
-        self.on_cpu: list[tuple[int, Parts]] = []
-        self.base_before = [0]
+        self._left = list(rooms)
+        self._base_before = [0]
         """Bytes that the layers from `start` up to each one need at least."""
         for item in items[start:]:
-            self.base_before.append(self.base_before[-1] + item.base)
+            self._base_before.append(self._base_before[-1] + item.base)
 
-    def run(self) -> Layout | None:
-        i, d = len(self.items) - 1, len(self.left) - 1
-        while i >= self.start and d >= 0:
+    def run(self) -> bool:
+        """False where nothing could be placed, or not all that had to be."""
+        i, d = len(self.items) - 1, len(self._left) - 1
+        while i >= self._start and d >= 0:
             away = self._least_away(i, d)
             if away is None or (d > 0 and away and self._better_before(i, d, away)):
                 d -= 1
                 continue
-            self._place(i, d, away)
+            self._left[d] -= self.items[i].without(away)
+            self.counts[d] += 1
             i -= 1
             if away and self._is_full(i, d):
                 d -= 1
-        begin = i + 1
-        if begin == len(self.items) or (self.experts and begin > self.start):
-            return None
-        return Layout(begin, tuple(self.counts), tuple(sorted(self.on_cpu)))
+        self.begin = i + 1
+        return self.begin < len(self.items) and (not self._experts or self.begin == self._start)
 
     def _is_full(self, i: int, d: int) -> bool:
         """After a layer that was cut: the device is done, unless what remains has no other place."""
-        return not self.experts or (d > 0 and self._base(i) <= sum(self.left[:d]))
+        return not self._experts or (d > 0 and self._base(i) <= sum(self._left[:d]))
 
     def _base(self, i: int) -> int:
-        return self.base_before[i + 1 - self.start] if i >= self.start else 0
+        return self._base_before[i + 1 - self._start] if i >= self._start else 0
 
     def _better_before(self, i: int, d: int, away: Parts) -> bool:
         """A layer that would lose all its experts here goes to an earlier device if there is room for it."""
-        return len(away) == len(self.items[i].parts) and self.experts and self._base(i) <= sum(self.left[:d])
+        return len(away) == len(self.items[i].parts) and self._experts and self._base(i) <= sum(self._left[:d])
 
     def _least_away(self, i: int, d: int) -> Parts | None:
         """The lightest set of parts that must stay on the CPU so that layer i fits on device d; None if none helps."""
-        item, room = self.items[i], self.left[d]
-        if self.experts:  # the layers before this one need a place as well
-            room = min(room, sum(self.left[: d + 1]) - self._base(i - 1))
-        over = item.whole - room
-        if over <= 0:
+        item, room = self.items[i], self._left[d]
+        if self._experts:  # the layers before this one need a place as well
+            room = min(room, sum(self._left[: d + 1]) - self._base(i - 1))
+        if item.whole <= room:
             return NOTHING
-        choices = [c for n in range(1, len(item.parts) + 1) for c in combinations(item.parts, n)]
-        enough = [c for c in choices if sum(n for _, n in c) >= over]
-        best = min(enough, key=lambda c: sum(n for _, n in c), default=None)
-        return None if best is None else frozenset(name for name, _ in best)
-
-    def _place(self, i: int, d: int, away: Parts) -> None:
-        self.left[d] -= self.items[i].without(away)
-        self.counts[d] += 1
-        if away:
-            self.on_cpu.append((i, away))
+        if item.base > room:
+            return None
+        cover = _smallest_cover([(i, *part) for part in item.parts], item.whole - room)
+        return cover[i]
 
 
 def apply_layout(settings: Settings, layout: Layout, layers: Sequence[LayerCost], *, experts: bool) -> Settings:

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
 
 from fitplug.model.records import Model
 from fitplug.planner.climb import Grid, climb
 from fitplug.planner.costs import weigh
-from fitplug.planner.layout import Item, Layout, apply_layout, device_bytes, lay_partly, lay_whole, make_items
+from fitplug.planner.layout import Item, Layout, Order, apply_layout, device_bytes, lay_partly, lay_whole, make_items
 from fitplug.planner.trials import Kind, Surcharge, Trial, Trials
 from fitplug.settings import Settings
 
 _MAX_ROUNDS = 16
+_WORTH = 0.01
+"""Share of the weights on the CPU that must be saved for the longer flags of another order."""
 _TOLERANCE = 4 << 20
 """How far the ledger may be off: what it refuses by less than this is tried all the same."""
 
@@ -47,24 +50,46 @@ class Search:
 
     def least_on_cpu(self, n_ctx: int, use: Sequence[int]) -> Trial | None:
         """The plan at `n_ctx` that leaves the fewest weights on the CPU; None where not even one layer fits."""
+        best = self._least_on_cpu(n_ctx, use, "front")
+        for order in self._other_orders() if best is not None else ():
+            if best is not None and self._promised(n_ctx, use, order) < best[0] * (1 - _WORTH):
+                other = self._least_on_cpu(n_ctx, use, order)
+                best = other if other is not None and other[0] < best[0] * (1 - _WORTH) else best
+        return best and best[1]
+
+    def _other_orders(self) -> tuple[Order, ...]:
+        largest = {max(layer.parts.values()) for layer in self.costs.layers if layer.parts}
+        if not self.costs.experts:
+            return ()
+        return ("back", "light") if len(largest) > 1 else ("back",)
+
+    def _promised(self, n_ctx: int, use: Sequence[int], order: Order) -> float:
+        """Weights on the CPU in this order, by the ledger, after it was tried once."""
+        layout = self._propose_partly(n_ctx, use, 0, order)
+        if layout is None or self._attempt(layout, n_ctx, order) is None:
+            return inf
+        layout = self._propose_partly(n_ctx, use, 0, order)
+        return inf if layout is None else layout.host_bytes(self.costs.layers)
+
+    def _least_on_cpu(self, n_ctx: int, use: Sequence[int], order: Order) -> tuple[int, Trial] | None:
         best: tuple[int, Trial] | None = None
         seen: set[Layout] = set()
         bonus = 0
         while len(seen) < _MAX_ROUNDS:
-            layout = self._propose_partly(n_ctx, use, bonus)
+            layout = self._propose_partly(n_ctx, use, bonus, order)
             if layout is None or layout in seen:
                 if bonus or best is None:
                     break
                 bonus = self._smallest_part()  # the next step up, to be seen failing
                 continue
             seen.add(layout)
-            trial = self._attempt(layout, n_ctx)
+            trial = self._attempt(layout, n_ctx, order)
             host_bytes = layout.host_bytes(self.costs.layers)
             if trial is not None and trial.fits_devices and (best is None or host_bytes < best[0]):
                 best, bonus = (host_bytes, trial), 0
             elif bonus:
                 break
-        return None if best is None else best[1]
+        return best
 
     def stretch(self, settings: Settings, grid: Grid) -> Trial | None:
         """The longest context with all other settings as they are; None where the shortest does not fit."""
@@ -101,9 +126,9 @@ class Search:
         rooms = [room + tolerance if room >= 0 else room for room in rooms]
         return lay_whole(items, rooms, self._wanted(items, rooms))
 
-    def _propose_partly(self, n_ctx: int, use: Sequence[int], bonus: int) -> Layout | None:
-        rooms = [room + bonus if room >= 0 else room for room in self._rooms(n_ctx, use, whole=False)]
-        return lay_partly(self._items(n_ctx), rooms, experts=self.costs.experts)
+    def _propose_partly(self, n_ctx: int, use: Sequence[int], bonus: int, order: Order) -> Layout | None:
+        rooms = [room + bonus if room >= 0 else room for room in self._rooms(n_ctx, use, whole=False, order=order)]
+        return lay_partly(self._items(n_ctx), rooms, experts=self.costs.experts, order=order)
 
     def _guess_longest(self, grid: Grid, use: Sequence[int], below: int) -> int:
         low, high = -1, below
@@ -115,13 +140,13 @@ class Search:
                 low = middle
         return low
 
-    def _attempt(self, layout: Layout, n_ctx: int) -> Trial | None:
+    def _attempt(self, layout: Layout, n_ctx: int, order: Order = "front") -> Trial | None:
         """Estimate a layout and compare the ledger with it, device by device."""
         settings = apply_layout(replace(self.settings, n_ctx=n_ctx), layout, self.costs.layers, experts=self.costs.experts)
         trial = self.trials(settings)
         if trial is not None:
             ledger = device_bytes(layout, self._items(n_ctx))
-            kind = Kind(several=sum(1 for n in layout.counts if n) > 1, whole=layout.is_full)
+            kind = Kind(several=sum(1 for n in layout.counts if n) > 1, whole=layout.is_full, order=order)
             for d, n_layers, n_bytes in zip(self.devices, layout.counts, ledger, strict=True):
                 if n_layers:
                     self._surcharge.learn(kind, d, n_ctx, trial.counted[d] - n_bytes)
@@ -130,9 +155,9 @@ class Search:
     def _items(self, n_ctx: int) -> list[Item]:
         return make_items(self.costs.layers, self.costs.cache(self.settings, n_ctx))
 
-    def _rooms(self, n_ctx: int, use: Sequence[int], *, whole: bool) -> list[int]:
+    def _rooms(self, n_ctx: int, use: Sequence[int], *, whole: bool, order: Order = "front") -> list[int]:
         """Bytes for layers on each device that llama.cpp sees; -1 for those that are not to be used."""
-        kind = Kind(several=len(use) > 1, whole=whole)
+        kind = Kind(several=len(use) > 1, whole=whole, order=order)
         return [max(0, self.trials.budgets[d] - self._surcharge.at(kind, d, n_ctx)) if d in use else -1 for d in self.devices]
 
     def _wanted(self, items: Sequence[Item], rooms: Sequence[int]) -> list[float]:

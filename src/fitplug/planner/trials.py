@@ -10,6 +10,7 @@ from fitplug.machine.records import Machine
 from fitplug.memory.records import Estimate
 from fitplug.model.records import Model
 from fitplug.planner.budget import Spare, counted_bytes, spare
+from fitplug.planner.layout import Order
 from fitplug.settings import Settings
 
 Estimating: TypeAlias = Callable[[Settings], Estimate]
@@ -101,6 +102,8 @@ class Kind(NamedTuple):
     whole: bool
     """Nothing is on the CPU; on several GPUs llama.cpp then keeps four copies of what crosses between them
     (ggml/src/ggml-backend.cpp, GGML_SCHED_MAX_COPIES)."""
+    order: Order = "front"
+    """Which layers lose parts to the CPU first."""
 
 
 class Surcharge:
@@ -123,7 +126,7 @@ class Surcharge:
     def at(self, kind: Kind, device: int, n_ctx: int) -> int:
         """The best guess."""
         slope = self._slope * (4 if kind.several and kind.whole else 1)
-        devices = self._points.get(kind, {})
+        devices = self._points.get(kind) or self._points.get(kind._replace(order="front"), {})
         points = devices.get(device) or max((p[-1:] for p in devices.values()), key=lambda p: p[0][1], default=[(0, 0)])
         if len(points) > 1:
             slope = (points[1][1] - points[0][1]) / (points[1][0] - points[0][0])
