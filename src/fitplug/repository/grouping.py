@@ -63,7 +63,7 @@ def quant_label(path: str) -> str:
     for part in reversed(path.rsplit(".gguf", 1)[0].split("/")):
         found = _LABEL.findall(part)
         if found:
-            label = found[-1]
+            label = str(found[-1])
             return label if label.startswith("i1-") else label.upper()
     return ""
 

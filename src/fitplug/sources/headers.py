@@ -1,0 +1,180 @@
+"""Reading the headers of many candidates of one repository: side by side, each only once, the second time from this disk."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from fitplug.errors import FitplugError
+from fitplug.extension import Entry, Listing
+from fitplug.formats.header import Blob, Header, Skipped, Tensor, Value
+from fitplug.repository.grouping import Candidate
+from fitplug.repository.headers import Sibling, read_like, read_whole
+
+WORKERS = 6
+VERSION = 1
+"""Of what is kept; another one is not believed."""
+MAX_KEPT_BYTES = 32 << 20
+ReadSafetensors = Callable[[Sequence[Blob]], Header]
+
+
+class HeaderCache:
+    """Headers by the content they were read from, in the user's cache folder. Losing it costs time, nothing else."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get(self, entries: Sequence[Entry]) -> Header | None:
+        """What was kept for exactly these contents."""
+        path = self._path(entries)
+        try:
+            if path is None or path.stat().st_size > MAX_KEPT_BYTES:
+                return None
+            return header_from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def put(self, entries: Sequence[Entry], header: Header) -> None:
+        """Keep one, whole or not at all; a disk that cannot be written to is no error."""
+        path = self._path(entries)
+        if path is None:
+            return
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+                json.dump(header_to_json(header), file)
+            os.replace(file.name, path)  # noqa: PTH105 - both names are text
+        except OSError:
+            return
+
+    def _path(self, entries: Sequence[Entry]) -> Path | None:
+        if self.folder is None or not entries or not all(entry.sha256 for entry in entries):
+            return None
+        name = hashlib.sha256("\n".join(f"{e.path} {e.n_bytes} {e.sha256}" for e in entries).encode()).hexdigest()
+        return self.folder / f"{name}.json"
+
+
+def default_cache() -> HeaderCache:
+    """In the platform's own place for caches."""
+    from platformdirs import user_cache_path
+
+    return HeaderCache(user_cache_path("fitplug") / "headers")
+
+
+def read_headers(
+    listing: Listing,
+    wanted: Sequence[Candidate],
+    open_file: Callable[[Listing, Entry], Blob],
+    read_safetensors: Callable[[Candidate], Header],
+    cache: HeaderCache,
+) -> Iterator[tuple[Candidate, Header | FitplugError]]:
+    """The header of each candidate, or why it cannot be read, as they come in."""
+    missing = []
+    for candidate in wanted:
+        kept = cache.get(candidate.entries)
+        if kept is None:
+            missing.append(candidate)
+        else:
+            yield candidate, kept
+    reader = _Reader(listing, open_file, read_safetensors, cache)
+    while missing and reader.sibling is None:  # until one shows the vocabulary
+        candidate = missing.pop(0)
+        yield candidate, reader.read(candidate)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from zip(missing, pool.map(reader.read, missing), strict=True)
+
+
+class _Reader:
+    """Reads one candidate after the other, each like the first one where that is possible."""
+
+    def __init__(
+        self,
+        listing: Listing,
+        open_file: Callable[[Listing, Entry], Blob],
+        read_safetensors: Callable[[Candidate], Header],
+        cache: HeaderCache,
+    ) -> None:
+        self.listing, self.open_file, self.read_safetensors, self.cache = listing, open_file, read_safetensors, cache
+        self.sibling: Sibling | None = None
+
+    def read(self, candidate: Candidate) -> Header | FitplugError:
+        try:
+            header = self._header(candidate)
+        except FitplugError as error:
+            return error
+        self.cache.put(candidate.entries, header)
+        return header
+
+    def _header(self, candidate: Candidate) -> Header:
+        if candidate.missing:
+            raise FitplugError(f"{candidate.missing[0]} is not in the repository")
+        if candidate.format != "gguf":
+            return self.read_safetensors(candidate)
+        blobs = [self.open_file(self.listing, entry) for entry in candidate.entries]
+        sibling = self.sibling
+        if sibling is not None:
+            header = read_like(blobs, sibling)
+            if header is not None:
+                return header
+        header, found = read_whole(blobs)
+        self.sibling = self.sibling or found
+        return header
+
+
+def header_to_json(header: Header) -> dict[str, Any]:
+    """All of a header, as JSON can hold it."""
+    return {
+        "version": VERSION,
+        "format": header.format,
+        "metadata": {key: _value_to_json(value) for key, value in header.metadata.items()},
+        "tensors": [list(tensor) for tensor in header.tensors.values()],
+        "rest": [
+            header.n_bytes,
+            list(header.shards),
+            header.header_bytes,
+            header.version,
+            header.byte_order,
+            list(header.notes),
+        ],
+        "data_offsets": list(header.data_offsets),
+    }
+
+
+def header_from_json(data: Mapping[str, Any]) -> Header:
+    """The header again.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is of another version, or damaged.
+    """
+    if data["version"] != VERSION:
+        raise ValueError(data["version"])
+    tensors = [Tensor(name, type_, tuple(shape), *rest) for name, type_, shape, *rest in data["tensors"]]
+    n_bytes, shards, header_bytes, version, byte_order, notes = data["rest"]
+    return Header(
+        format=data["format"],
+        metadata={key: _value_from_json(value) for key, value in data["metadata"].items()},
+        tensors={tensor.name: tensor for tensor in tensors},
+        n_bytes=n_bytes,
+        shards=tuple(shards),
+        header_bytes=header_bytes,
+        version=version,
+        byte_order=byte_order,
+        notes=tuple(notes),
+        data_offsets=tuple(data["data_offsets"]),
+    )
+
+
+def _value_to_json(value: Value) -> Any:
+    if isinstance(value, Skipped):
+        return {"skipped": list(value)}
+    return {"array": list(value)} if isinstance(value, tuple) else value
+
+
+def _value_from_json(value: Any) -> Value:
+    if not isinstance(value, dict):
+        return value  # type: ignore[no-any-return]  # scalars are themselves
+    return Skipped(*value["skipped"]) if "skipped" in value else tuple(value["array"])
