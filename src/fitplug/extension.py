@@ -127,6 +127,8 @@ class Export:
     commands: Sequence[Sequence[str]] = ()
     cannot_express: Sequence[str] = ()
     notes: Sequence[str] = ()
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    """What the runner should report once it has loaded the plan, in its own words: for `install` to check."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,66 @@
+"""Ollama: Modelfiles from plans, and the models in its store."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from fitplug.extension import Export, Exporter, ExportRequest, Runner, Source
+from fitplug.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from fitplug.formats.header import Blob
+    from fitplug.planner.records import Plan
+
+CANNOT_EXPRESS = (
+    "n_cpu_moe", "overrides", "tensor_split", "devices", "offload_kqv", "op_offload", "swa_full", "kv_unified",
+    "mmproj_offload",
+)  # fmt: skip
+"""No PARAMETER says these. Most can be said for all models at once by LLAMA_ARG_* in the server's environment, which its
+llama-server inherits (llm/llama_server.go); that is no place for one model's plan."""
+
+
+@hookimpl
+def fitplug_runners() -> Iterable[Runner]:
+    """Since 0.30 every GGUF runs in a llama-server child: the arithmetic is llama.cpp's, one output a sequence.
+
+    `num_batch` sets both batches, so that they start out equal.
+    """
+    yield Runner(
+        name="ollama",
+        help="Ollama 0.30 or later",
+        defaults={"n_batch": 512, "n_ubatch": 512},
+        cannot_express=CANNOT_EXPRESS,
+        exporter="ollama",
+    )
+
+
+@hookimpl
+def fitplug_exporters() -> Iterable[Exporter]:
+    """A Modelfile."""
+    yield Exporter(
+        name="ollama", help="an Ollama Modelfile, and the environment it needs", render=_render, runner="ollama",
+        install=_install,
+    )  # fmt: skip
+
+
+@hookimpl
+def fitplug_sources() -> Iterable[Source]:
+    """Models that Ollama has already."""
+    yield Source(scheme="ollama", help="a model in Ollama's store: ollama:NAME[:TAG]", open=_open)
+
+
+def _render(plan: "Plan", request: ExportRequest) -> Export:
+    from fitplug_ollama.export import render
+
+    return render(plan, request)
+
+
+def _install(export: Export) -> Sequence[str]:
+    from fitplug_ollama.install import install
+
+    return install(export)
+
+
+def _open(reference: str) -> "Sequence[Blob]":
+    from fitplug_ollama.store import open_model
+
+    return open_model(reference)
