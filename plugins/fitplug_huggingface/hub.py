@@ -102,12 +102,13 @@ def open_file(listing: Listing, entry: Entry) -> Blob:
 def _cached(listing: Listing, entry: Entry) -> Blob | None:
     from huggingface_hub import try_to_load_from_cache
 
-    from fitplug.sources.local import open_path
+    from fitplug.sources.local import LocalFile
 
     path = try_to_load_from_cache(listing.repository, entry.path, revision=listing.revision)
-    if isinstance(path, str) and os.path.getsize(path) == entry.n_bytes:
-        return open_path(path)
-    return None
+    if not isinstance(path, str):
+        return None
+    file = LocalFile(path)
+    return file if file.n_bytes == entry.n_bytes else None
 
 
 def search(words: str, limit: int) -> Sequence[str]:

@@ -7,6 +7,7 @@ loses what is past 3000 entries. Where the package does the job it is used: toke
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -37,8 +38,8 @@ def _token() -> str | None:
     """MODELSCOPE_API_TOKEN; set but empty means: no token. Else what `ms login` left, read by the hub's own package."""
     if "MODELSCOPE_API_TOKEN" in os.environ:
         return os.environ["MODELSCOPE_API_TOKEN"] or None
-    home = os.environ.get("MODELSCOPE_HOME") or os.path.expanduser("~/.modelscope")
-    if not os.path.isdir(os.path.join(home, "credentials")):
+    home = os.environ.get("MODELSCOPE_HOME")
+    if not ((Path(home) if home else Path.home() / ".modelscope") / "credentials").is_dir():
         return None  # the package takes 150 ms to import, and most people have never logged in
     from modelscope_hub.config import HubConfig
 
@@ -115,28 +116,28 @@ def open_file(listing: Listing, entry: Entry) -> Blob:
     return HttpBlob(_connect(), f"{endpoint()}/{path}", entry.path, entry.n_bytes)
 
 
-def cache_folders(repository: str, revision: str) -> list[str]:
+def cache_folders(repository: str, revision: str) -> list[Path]:
     """Where the hub's package keeps, and used to keep, a repository's files."""
     owner, name = repository.split("/")
     told = os.environ.get("MODELSCOPE_CACHE")
-    base = told or os.path.expanduser("~/.cache/modelscope")
+    base = Path(told) if told else Path.home() / ".cache" / "modelscope"
     old = name.replace(".", "___")
-    roots = [base] if told else [base, os.path.join(base, "hub")]
+    roots = [base] if told else [base, base / "hub"]
     return [
-        os.path.join(base, "models", f"{owner}--{name}", "snapshots", revision),
-        *(os.path.join(root, "models", owner, old) for root in roots),
-        *(os.path.join(root, owner, old) for root in roots),
+        base / "models" / f"{owner}--{name}" / "snapshots" / revision,
+        *(root / "models" / owner / old for root in roots),
+        *(root / owner / old for root in roots),
     ]
 
 
 def _cached(listing: Listing, entry: Entry) -> Blob | None:
     """The file in the cache, if it has the size that is listed: an interrupted download has not."""
-    from fitplug.sources.local import open_path
+    from fitplug.sources.local import LocalFile
 
     for folder in cache_folders(listing.repository, listing.revision):
-        path = os.path.normpath(os.path.join(folder, entry.path))
-        if path.startswith(folder) and os.path.isfile(path) and os.path.getsize(path) == entry.n_bytes:
-            return open_path(path)
+        path = (folder / entry.path).resolve()
+        if path.is_relative_to(folder.resolve()) and path.is_file() and path.stat().st_size == entry.n_bytes:
+            return LocalFile(str(path))
     return None
 
 
@@ -161,7 +162,7 @@ def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> 
             )
             for entry in entries
         ]
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the package raises what its many layers raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
         raise NetworkError(f"downloading from {listing.repository} failed: {reason}") from None
     return str(paths[0])

@@ -1,9 +1,9 @@
 """Files behind URLs, read by ranges.
 
 Hubs and their content networks break most rules of HTTP at times: a range is answered with 200, a HEAD lies, a redirect leads
-to a host that must not see the token, an answer never ends. So nothing is believed that was not checked here: an answer to a range
-counts when its Content-Range says what was asked, whatever its status; without one only the wanted prefix is read and the
-connection dropped; every wait is bounded; authorisation goes to the origin that it was meant for and nowhere else.
+to a host that must not see the token, an answer never ends. So nothing is believed that was not checked here: an answer to a
+range counts when its Content-Range says what was asked, whatever its status; without one only the wanted prefix is read and
+the connection dropped; every wait is bounded; authorisation goes to the origin that it was meant for and nowhere else.
 """
 
 import re
