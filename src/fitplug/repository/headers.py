@@ -2,8 +2,9 @@
 
 The quants of a repository come from one model, so most of their headers is the same vocabulary again, megabytes of it. Of the
 first file the whole header is read. Of each further one the first 64 KiB (every hyper-parameter, and the beginning of the
-vocabulary, which shows how far this file's lies from the first one's) and one window from its end on (small keys, the tensors). What lies between is taken from the first file, on trust, and the whole then goes
-through the ordinary reader, which checks keys, names, offsets and the file's length. Anything odd, and the file is read in full.
+vocabulary, which shows how far this file's lies from the first one's) and one window from its end on (small keys, tensors).
+What lies between is taken from the first file, on trust, and the whole then goes through the ordinary reader, which checks
+keys, names, offsets and the file's length. Anything odd, and the file is read in full.
 """
 
 from collections.abc import Sequence
