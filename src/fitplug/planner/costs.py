@@ -4,9 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from fitplug.model.records import Layer, Model
+from fitplug.extension import Runner
+from fitplug.memory.cache import cache_tensors, cells
+from fitplug.memory.context import resolve
+from fitplug.memory.overrides import Rule, rules
+from fitplug.memory.records import HOST
+from fitplug.memory.sizes import alloc_size
+from fitplug.model.records import Model
 from fitplug.settings import Settings
-from fitplug.units import pad
 
 EXPERTS = re.compile(r"^blk\.(\d+)\.ffn_(up|down|gate_up|gate)_(?:ch)?exps\b")
 """What -ncmoe moves (common/common.h, llm_ffn_exps_block_regex)."""
@@ -14,9 +19,6 @@ FFN = re.compile(r"^blk\.(\d+)\.ffn_(up|down|gate_up|gate)\.")
 BLOCK = re.compile(r"^blk\.(\d+)\.")
 INPUTS = ("token_embd.", "position_embd.", "token_types.", "per_layer_token_embd.")
 """Always with the CPU (src/llama-model.cpp, load_tensors: the input layer)."""
-_BLOCK_BYTES = {"f32": (1, 4), "f16": (1, 2), "bf16": (1, 2), "q8_0": (32, 34), "q4_0": (32, 18), "q4_1": (32, 20),
-                "iq4_nl": (32, 18), "q5_0": (32, 22), "q5_1": (32, 24)}  # fmt: skip
-"""ggml-common.h: elements and bytes of a block of each cache type."""
 
 
 class LayerCost(NamedTuple):
@@ -38,50 +40,36 @@ class Costs(NamedTuple):
     layers: Sequence[LayerCost]
     experts: bool
     """The movable parts are experts: they leave the GPU before any layer does."""
-    model: Model
-
-    def cache(self, settings: Settings, n_ctx: int) -> list[int]:
-        """Cache bytes of each layer at `n_ctx`, where the cache is on the GPU; the output layer has none."""
-        if not settings.offload_kqv:
-            return [0] * len(self.layers)
-        return [layer_cache(self.model, layer, settings, n_ctx) for layer in self.model.layers] + [0]
 
 
-def layer_cache(model: Model, layer: Layer, settings: Settings, n_ctx: int) -> int:
-    """Bytes of one layer's cache and state, nearly as src/llama-kv-cache.cpp and its siblings allocate them."""
-    n_bytes = 4 * (layer.n_embd_r + layer.n_embd_s) * settings.n_seq_max if layer.is_recurrent else 0
-    if not layer.has_kv or layer.is_nextn or model.memory in ("none", "recurrent"):
-        return n_bytes
-    n_stream = 1 if settings.kv_unified else settings.n_seq_max
-    cells = n_ctx // n_stream
-    if layer.is_swa and not settings.swa_full:
-        window = model.n_swa * (settings.n_seq_max if settings.kv_unified else 1) + settings.n_ubatch
-        cells = min(cells, pad(window, 256))
-    k = cache_row(settings.type_k, layer.n_embd_k_gqa + layer.n_embd_indexer)
-    v = 0 if model.is_mla else cache_row(settings.type_v, layer.n_embd_v_gqa)
-    return n_bytes + (k + v) * cells * n_stream
+def layer_caches(model: Model, settings: Settings, runner: Runner) -> list[int]:
+    """Cache and state bytes of each layer, where they are on the GPU; the output layer, the last one, has none."""
+    sizes = [0] * (model.n_layer_all + 1)
+    if not settings.offload_kqv:
+        return sizes
+    resolved = resolve(model, settings, runner, settings.n_gpu_layers)
+    size = cells(model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
+    for tensor in cache_tensors(model, resolved, size):
+        sizes[tensor.il] += alloc_size(tensor.type, tensor.shape)
+    return sizes
 
 
-def cache_row(kind: str, width: int) -> int:
-    """Bytes of one cell of that width."""
-    elements, n_bytes = _BLOCK_BYTES[kind]
-    return -(-width // elements) * n_bytes
-
-
-def weigh(model: Model, settings: Settings, *, movable: bool = True) -> Costs:
+def weigh(model: Model, settings: Settings, devices: Sequence[str], *, movable: bool = True) -> Costs:
     """Sort a model's tensors into layers; what the user's own overrides keep on the CPU weighs nothing.
 
     Args:
         model: The tensors.
         settings: For the user's overrides.
+        devices: Names that overrides may use.
         movable: False: no part of a layer may be sent to the CPU without the layer.
     """
     experts = any(EXPERTS.match(name) for name in model.tensors)
     pattern = EXPERTS if experts else FFN
     base = [0] * (model.n_layer_all + 1)
     parts: list[dict[str, int]] = [{} for _ in base]
+    overrides = rules(settings, devices)
     for name, tensor in model.tensors.items():
-        if name.startswith(INPUTS) or _stays_on_cpu(name, settings):
+        if name.startswith(INPUTS) or _stays_on_cpu(name, overrides):
             continue
         block = BLOCK.match(name)
         index = min(int(block[1]), model.n_layer_all) if block else model.n_layer_all
@@ -95,17 +83,9 @@ def weigh(model: Model, settings: Settings, *, movable: bool = True) -> Costs:
     tied = model.tensors.get("token_embd.weight")
     if model.tied_output and model.has_output and tied:
         base[-1] += tied.n_bytes
-    return Costs([LayerCost(b, p) for b, p in zip(base, parts, strict=True)], experts and movable, model)
+    return Costs([LayerCost(b, p) for b, p in zip(base, parts, strict=True)], experts and movable)
 
 
-def _stays_on_cpu(name: str, settings: Settings) -> bool:
-    expert = EXPERTS.match(name)
-    if expert and (settings.n_cpu_moe < 0 or int(expert[1]) < settings.n_cpu_moe):
-        return True
-    for pattern, buffer in settings.overrides:
-        try:
-            if re.search(pattern, name):
-                return buffer == "CPU"
-        except re.error:  # llama.cpp's regular expressions are another dialect; the estimate decides in the end
-            continue
-    return False
+def _stays_on_cpu(name: str, overrides: Sequence[Rule]) -> bool:
+    first = next((rule for rule in overrides if rule.find.search(name)), None)
+    return first is not None and first.target == HOST

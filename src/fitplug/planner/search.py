@@ -6,7 +6,7 @@ from math import inf
 
 from fitplug.model.records import Model
 from fitplug.planner.climb import Grid, climb
-from fitplug.planner.costs import weigh
+from fitplug.planner.costs import layer_caches, weigh
 from fitplug.planner.layout import Item, Layout, Order, apply_layout, device_bytes, lay_partly, lay_whole, make_items
 from fitplug.planner.trials import Kind, Surcharge, Trial, Trials
 from fitplug.settings import Settings
@@ -27,10 +27,11 @@ class Search:
 
     def __init__(self, model: Model, trials: Trials, settings: Settings, given: frozenset[str]) -> None:
         self.machine, self.trials, self.settings = trials.machine, trials, settings
-        self.costs = weigh(model, settings, movable=not given & {"n_cpu_moe", "overrides"})
-        names = self.machine.device_names()
+        self._model, names = model, self.machine.device_names()
+        self.costs = weigh(model, settings, names, movable=not given & {"n_cpu_moe", "overrides"})
         self.devices = tuple(range(len(names)) if settings.devices is None else map(names.index, settings.devices))
         """The devices that llama.cpp will see, as numbers in the machine; -ts counts these."""
+        self._known_caches: dict[int, list[int]] = {}
         self._surcharge = Surcharge(0 if model.memory in ("none", "recurrent") else 2 * settings.n_ubatch)
 
     def longest_on_gpus(self, grid: Grid, use: Sequence[int]) -> Trial | None:
@@ -153,7 +154,13 @@ class Search:
         return trial
 
     def _items(self, n_ctx: int) -> list[Item]:
-        return make_items(self.costs.layers, self.costs.cache(self.settings, n_ctx))
+        return make_items(self.costs.layers, self._caches(n_ctx))
+
+    def _caches(self, n_ctx: int) -> list[int]:
+        if n_ctx not in self._known_caches:
+            settings = replace(self.settings, n_ctx=n_ctx)
+            self._known_caches[n_ctx] = layer_caches(self._model, settings, self.trials.runner)
+        return self._known_caches[n_ctx]
 
     def _rooms(self, n_ctx: int, use: Sequence[int], *, whole: bool, order: Order = "front") -> list[int]:
         """Bytes for layers on each device that llama.cpp sees; -1 for those that are not to be used."""

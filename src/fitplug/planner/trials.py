@@ -48,7 +48,7 @@ class Trials:
     """Estimates settings, remembers them, and counts."""
 
     def __init__(self, model: Model, machine: Machine, runner: Runner, reserve_bytes: int, factory: EstimatorFactory) -> None:
-        self.machine, self.reserve_bytes = machine, reserve_bytes
+        self.machine, self.runner, self.reserve_bytes = machine, runner, reserve_bytes
         self._real = factory(model, machine, runner)
         self._measured = self._real
         if len(machine.devices) > 1 and not runner.measuring:
