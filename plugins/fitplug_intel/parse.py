@@ -21,7 +21,7 @@ _NAMES = {
 }  # fmt: skip
 """PCI device → name (the drivers' tables of ids, include/drm/intel/pciids.h, and Intel's product pages)."""
 _SYCL_PERMILLE = 944
-"""Of a card's memory SYCL shows 94.4 %: 16225 of 17179 MB on an Arc A770 (llama.cpp's docs/backend/SYCL.md)."""
+"""Of a card's memory SYCL shows 94.4 %: 16225243136 bytes of 16 GiB on an Arc A770 (log in llama.cpp issue 6036)."""
 
 
 def parse(raw: Mapping[str, Any]) -> list[Device]:

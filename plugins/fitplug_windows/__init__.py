@@ -1,0 +1,37 @@
+"""GPUs of any vendor on Windows, through DXGI and the registry."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fitplug.extension import Detector
+from fitplug.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from fitplug.machine.records import Device
+
+
+def collect() -> dict[str, Any] | None:
+    """DXGI's adapters and the display class of the registry; None elsewhere."""
+    from fitplug_windows.collect import collect as collect_now
+
+    return collect_now()
+
+
+def parse(raw: Mapping[str, Any]) -> "list[Device]":
+    """Every hardware adapter, as llama.cpp's Vulkan backend uses it."""
+    from fitplug_windows.parse import parse as parse_now
+
+    return parse_now(raw)
+
+
+def notes(raw: Mapping[str, Any]) -> list[str]:
+    """What DXGI cannot tell."""
+    from fitplug_windows.parse import notes as notes_now
+
+    return notes_now(raw)
+
+
+@hookimpl
+def fitplug_detectors() -> Iterable[Detector]:
+    """The detector of Windows's display adapters."""
+    yield Detector(name="windows", help="any GPU that Windows shows", collect=collect, parse=parse, notes=notes, order=60)
