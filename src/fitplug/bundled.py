@@ -19,6 +19,18 @@ def _read_gguf(blobs: Sequence[Blob]) -> Header:
     return gguf.read(blobs)
 
 
+def _recognises_safetensors(blobs: Sequence[Blob]) -> bool:
+    from fitplug.formats import safetensors
+
+    return safetensors.recognises(blobs)
+
+
+def _read_safetensors(blobs: Sequence[Blob]) -> Header:
+    from fitplug.formats import safetensors
+
+    return safetensors.read(blobs)
+
+
 def _open_path(path: str) -> Sequence[Blob]:
     from fitplug.sources.local import open_path
 
@@ -29,6 +41,7 @@ def _open_path(path: str) -> Sequence[Blob]:
 def fitplug_formats() -> Iterable[HeaderFormat]:
     """GGUF and safetensors."""
     yield HeaderFormat(name="gguf", recognises=_recognises_gguf, read=_read_gguf)
+    yield HeaderFormat(name="safetensors", recognises=_recognises_safetensors, read=_read_safetensors)
 
 
 @hookimpl

@@ -7,35 +7,14 @@ that no file can make its reader large or slow.
 from struct import Struct
 
 from fitplug.errors import UnreadableError
+from fitplug.formats.budget import MAX_HEADER, Budget
 from fitplug.formats.header import Blob
 from fitplug.units import MIB
 
 WINDOW = 64 << 10
 """Bytes asked for at a time."""
-MAX_HEADER = 256 * MIB
-"""Sixteen times the largest that is known (Gemma 4's vocabulary)."""
-MAX_TEXT = 12 * MIB
-MAX_STRINGS = 4 << 20
-MAX_TENSORS = 1 << 16
 _U32 = {"little": Struct("<I"), "big": Struct(">I")}
 _U64 = {"little": Struct("<Q"), "big": Struct(">Q")}
-
-
-class Budget:
-    """What one reading may still use, over all shards."""
-
-    __slots__ = ("strings", "tensors", "text")
-
-    def __init__(self) -> None:
-        self.text = MAX_TEXT
-        self.strings = MAX_STRINGS
-        self.tensors = MAX_TENSORS
-
-    def spend_text(self, cursor: "Cursor", n_bytes: int) -> None:
-        """Take `n_bytes` of text out of the budget."""
-        self.text -= n_bytes
-        if self.text < 0:
-            raise cursor.fail(f"holds more than {MAX_TEXT // MIB} MiB of text in its header: the file is damaged")
 
 
 class Cursor:
@@ -124,5 +103,5 @@ class Cursor:
         """The next `length` bytes as text; those that are no UTF-8 are escaped."""
         if length > self.remaining:
             raise self.truncated(where)
-        self.budget.spend_text(self, length)
+        self.budget.spend_text(length, self.blob.name)
         return self.take(length, where).decode("utf-8", "backslashreplace")

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 
 from fitplug.errors import UnreadableError
 from fitplug.formats import sniff
-from fitplug.formats.cursor import Budget, Cursor
+from fitplug.formats.budget import Budget
+from fitplug.formats.cursor import Cursor
 from fitplug.formats.gguf_metadata import read_metadata
 from fitplug.formats.gguf_split import check_shard, check_split
 from fitplug.formats.gguf_tensors import read_tensors
@@ -30,7 +31,7 @@ def read(blobs: Sequence[Blob]) -> Header:
     Raises:
         UnreadableError: a file that is no GGUF, is damaged or not complete; a shard that is missing.
     """
-    budget = Budget()
+    budget = Budget(sum(blob.n_bytes for blob in blobs))
     first = _read_shard(blobs[0], budget, 0)
     check_split(blobs, first.metadata)
     shards = [first]
@@ -43,7 +44,7 @@ def read(blobs: Sequence[Blob]) -> Header:
 
 def header_size(blob: Blob) -> int:
     """Bytes of one file before its tensors' data: so much must be fetched to read all that `read` tells."""
-    return _read_shard(blob, Budget(), 0).header_bytes
+    return _read_shard(blob, Budget(blob.n_bytes), 0).header_bytes
 
 
 def _read_shard(blob: Blob, budget: Budget, index: int) -> Header:

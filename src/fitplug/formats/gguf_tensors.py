@@ -3,7 +3,7 @@
 from struct import Struct, error
 from typing import NamedTuple
 
-from fitplug.formats.cursor import MAX_TENSORS, Cursor
+from fitplug.formats.cursor import Cursor
 from fitplug.formats.ggml_types import BY_NAME, TYPES, type_name
 from fitplug.formats.header import Tensor, Value
 from fitplug.units import pad
@@ -37,9 +37,7 @@ def read_tensors(cursor: Cursor, count: int, alignment: Value, shard: int) -> tu
         raise cursor.fail(f"general.alignment is {str(alignment)[:40]}, not a power of two: the file is damaged")
     if count * _SMALLEST > cursor.remaining:
         raise cursor.truncated(f"its table of {count} tensors")
-    cursor.budget.tensors -= count
-    if cursor.budget.tensors < 0:
-        raise cursor.fail(f"claims {count} tensors; fitplug reads up to {MAX_TENSORS}: the file is damaged")
+    cursor.budget.spend_tensors(count, cursor.blob.name)
     infos = [_info(cursor, number) for number in range(count)]
     data_offset = pad(cursor.position, alignment) if count else cursor.position
     if data_offset > cursor.blob.n_bytes:
@@ -63,7 +61,7 @@ def _info(cursor: Cursor, number: int) -> _Info:
         *shape, type_id, offset = tail.unpack_from(window, at + 12 + length)
     except (error, OverflowError):
         raise cursor.truncated(where) from None
-    cursor.budget.spend_text(cursor, length)
+    cursor.budget.spend_text(length, cursor.blob.name)
     name = window[at + 8 : at + 8 + length].decode("utf-8", "backslashreplace")
     cursor.advance(12 + length + tail.size)
     return _Info(name, tuple(shape), type_id, offset)

@@ -11,7 +11,7 @@ import re
 from functools import cache
 from struct import Struct, error
 
-from fitplug.formats.cursor import MAX_STRINGS, Cursor
+from fitplug.formats.cursor import Cursor
 
 STRIDE = 64
 """Strings in one match: many, so that the call costs little; few, so that little is lost where it fails."""
@@ -28,9 +28,7 @@ def skip_strings(cursor: Cursor, count: int, where: str) -> None:
     """
     if count * 8 > cursor.remaining:
         raise cursor.truncated(where)
-    cursor.budget.strings -= count
-    if cursor.budget.strings < 0:
-        raise cursor.fail(f"{where} brings the strings to more than {MAX_STRINGS}, which no model has: the file is damaged")
+    cursor.budget.spend_strings(count, cursor.blob.name)
     while count:
         window, at = cursor.peek(8)
         done, end = walk(window, at, count, cursor.u64_struct)

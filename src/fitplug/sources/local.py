@@ -8,6 +8,7 @@ from stat import S_ISDIR, S_ISREG
 from fitplug.errors import NotFoundError, UnreadableError
 from fitplug.formats.gguf_split import shard_names
 from fitplug.formats.header import Blob
+from fitplug.formats.safetensors_names import companions
 
 # The start path: os.path where the style would have pathlib, whose import costs 5 ms.
 # ruff: noqa: PTH111, PTH112, PTH113, PTH116, PTH118, PTH119, PTH208 - see above
@@ -61,6 +62,8 @@ def open_path(path: str) -> Sequence[Blob]:
     if os.path.isdir(path):
         return _open_folder(path)
     folder, name = os.path.split(path)
+    if name.endswith(".safetensors"):
+        return [LocalFile(os.path.join(folder, each)) for each in companions(name, os.listdir(folder or "."))]
     names = [other for other in shard_names(name) if other == name or os.path.isfile(os.path.join(folder, other))]
     if name != names[0] and names[0] == shard_names(name)[0]:
         raise UnreadableError(f"{path}: is a later part of a split; give its first file, {names[0]}")
@@ -70,10 +73,9 @@ def open_path(path: str) -> Sequence[Blob]:
 def _open_folder(path: str) -> Sequence[Blob]:
     """All safetensors of a folder, by name, and its JSON files; or its only GGUF model."""
     names = sorted(os.listdir(path))
-    weights = [name for name in names if name.endswith(".safetensors")]
-    if weights:
-        beside = [name for name in ("model.safetensors.index.json", "config.json") if name in names]
-        return [LocalFile(os.path.join(path, name)) for name in weights + beside]
+    if any(name.endswith(".safetensors") for name in names):
+        wanted = [name for name in names if name.endswith((".safetensors", ".safetensors.index.json")) or name == "config.json"]
+        return [LocalFile(os.path.join(path, name)) for name in wanted]
     models = sorted({shard_names(name)[0] for name in names if name.endswith(".gguf")})
     if len(models) == 1:
         return open_path(os.path.join(path, models[0]))

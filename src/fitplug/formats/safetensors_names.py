@@ -1,0 +1,26 @@
+"""Names of safetensors files: which belong to which."""
+
+import re
+from collections.abc import Collection, Sequence
+
+MAX_SHARDS = 4096
+INDEX, CONFIG = ".safetensors.index.json", "config.json"
+_SHARD = re.compile(r"(?P<prefix>.*)[-_](?P<no>\d{5,6})-of-(?P<count>\d{5,6})\.safetensors", re.DOTALL)
+
+
+def shards_of(name: str) -> list[str]:
+    """All shards of the model of which `name` is one ("model-00001-of-00003.safetensors"); else the name alone."""
+    match = _SHARD.fullmatch(name)
+    if match is None:
+        return [name]
+    start, end = match.span("no")
+    count = min(int(match["count"]), MAX_SHARDS)
+    return [f"{name[:start]}{number:0{end - start}d}{name[end:]}" for number in range(1, count + 1)]
+
+
+def companions(name: str, there: Collection[str]) -> Sequence[str]:
+    """Of the files that are there those that are read with `name`: its shards, their index, and config.json."""
+    match = _SHARD.fullmatch(name)
+    shards = [other for other in shards_of(name) if other == name or other in there]
+    beside = [f"{match['prefix']}{INDEX}"] if match else []
+    return [*shards, *(other for other in (*beside, CONFIG) if other in there)]
