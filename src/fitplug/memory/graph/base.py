@@ -125,6 +125,16 @@ class GraphBase:
             self._linears[name, il] = linear
         return linear
 
+    def need(self, t: Tensor | None) -> Tensor:
+        """A tensor that the architecture cannot do without.
+
+        Raises:
+            UnknownGraphError: the file does not have it.
+        """
+        if t is None:
+            raise UnknownGraphError(self.arch)
+        return t
+
     @cached_property
     def tok_embd(self) -> Tensor | None:
         """model.tok_embd."""
@@ -172,9 +182,9 @@ class GraphBase:
         if not self.params.shorten:
             yield from range(n)
             return
-        for il, starts_repetition in shortened(layer_classes(self.params, n, key)):
-            if starts_repetition:
-                self.gf.marks.append(len(self.gf.nodes))
+        for il, run in shortened(layer_classes(self.params, n, key)):
+            if run:
+                self.gf.marks.append((len(self.gf.nodes), run))
             yield il
 
     # Nodes
@@ -201,6 +211,11 @@ class GraphBase:
             raise UnknownGraphError(self.arch)
         res = ggml.mul_mat(w, cur)
         return ggml.mul(res, w_s) if w_s is not None else res
+
+    def proj(self, name: str, cur: Tensor, il: int = -1) -> Tensor:
+        """build_lora_mm(layer.NAME, cur, layer.NAME_s), the bias left out."""
+        linear = self.w(name, il)
+        return self.build_lora_mm(linear.weight, cur, linear.scale)
 
     def build_lora_mm_id(self, w: Tensor | None, cur: Tensor, ids: Tensor, w_s: Tensor | None = None) -> Tensor:
         """llm_graph_context::build_lora_mm_id without adapters."""

@@ -1,55 +1,46 @@
-"""Recurrent states in a graph: picked by sequence, cleared, copied and written back (src/llama-graph.cpp, build_rs)."""
+"""Writing recurrent states back, and causal convolutions whose last columns are such a state.
 
-from collections.abc import Callable
-from typing import NamedTuple
+Speculative decoding keeps, beside the newest state, one for each token that it may take back (cparams.n_rs_seq): the memory has that
+many more groups of rows, and a batch fills each of them.
+"""
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.base import GraphBase
-from fitplug.memory.graph.caches import RecurrentState
+from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
 
-GetRows = Callable[[Tensor, Tensor], Tensor]
-"""(states, row numbers) → what the mixer reads: llm_graph_get_rows_fn."""
 
-
-class Recurrent(NamedTuple):
-    """llm_graph_input_rs: the states, and which of their rows the sequences of the batch read."""
-
-    states: RecurrentState
-    s_copy_main: Tensor
-    s_copy_extra: Tensor
-
-
-def build_rs_inp(g: GraphBase) -> Recurrent:
-    """llm_graph_context::build_rs_inp."""
-    states = RecurrentState(g)
-    s_copy = ggml.new_input("i32", states.n_rs)
-    return Recurrent(
-        states,
-        ggml.view_1d(s_copy, g.n_seqs),
-        ggml.view_1d(s_copy, states.n_rs - g.n_seqs, g.n_seqs * s_copy.nb[0]),
-    )
-
-
-def build_rs(g: GraphBase, inp: Recurrent, s: Tensor, get_state_rows: GetRows = ggml.get_rows) -> Tensor:
-    """llm_graph_context::build_rs: clear a row, read those of the batch, carry the others over."""
-    width, n_rows, _, _ = s.ne
-    states = ggml.reshape(s, width, n_rows)
-    g.expand(ggml.scale_inplace(ggml.view_1d(states, width)))
-    output = get_state_rows(states, inp.s_copy_main)
-    g.expand(output)
-    others = ggml.get_rows(states, inp.s_copy_extra)
-    g.expand(ggml.cpy(others, ggml.view_2d(s, width, inp.states.n_rs - g.n_seqs, s.nb[1], g.n_seqs * s.nb[1])))
-    return output
-
-
-def store_rs(g: GraphBase, new: Tensor, s: Tensor, slot: int = 0) -> None:
-    """Write the rows of the batch back; `slot` s is the state s tokens earlier, kept for rollbacks."""
-    row = s.nb[1]
-    first = slot * max(1, g.params.n_seq_max) * row
-    g.expand(ggml.cpy(new, ggml.view_2d(s, s.ne[0], g.n_seqs, row, first)))
-
-
-def n_snapshots(g: GraphBase) -> int:
-    """States that a batch leaves behind: its last, and one for each token that speculation may take back."""
+def n_snapshots(g: GraphContext) -> int:
+    """States that a batch leaves behind for each sequence."""
     return g.params.n_rs_seq + 1
+
+
+def store_state(g: GraphContext, new: Tensor, s: Tensor, slot: int = 0) -> None:
+    """Write the batch's rows of the memory `s`; group `slot` holds the states `slot` tokens earlier."""
+    row = s.nb[1]
+    g.expand(ggml.cpy(new, ggml.view_2d(s, s.ne[0], g.n_seqs, row, slot * g.rs.n_rs * row)))
+
+
+def store_conv(g: GraphContext, conv_x: Tensor, s: Tensor, n_columns: int, n_slots: int, *, cont: bool = False) -> None:
+    """Keep the last columns of a convolution's input, and for each further slot those one token earlier."""
+    (n_all, n_channels, n_seqs, _), (nb0, nb1, nb2, _) = conv_x.ne, conv_x.nb
+    for slot in range(n_slots):
+        first = max(0, n_all - n_columns - slot)
+        last = ggml.view_3d(conv_x, n_columns, n_channels, n_seqs, nb1, nb2, first * nb0)
+        store_state(g, ggml.cont(last) if cont else last, s, slot)
+
+
+def conv_with_state(
+    g: GraphContext, inp: InpRs, il: int, x: Tensor, kernel: int, *, n_slots: int | None = None, cont: bool = False
+) -> Tensor:
+    """The input of ssm_conv: the last batch's columns before those of `x` [n_channels, n_seq_tokens, n_seqs].
+
+    llm_build_delta_net_base::build_conv_state; src/models/mamba-base.cpp and lfm2.cpp write the same.
+    """
+    s = g.rs.get_r_l(il)
+    state = g.build_rs(inp, s, s.ne[0], g.n_seqs)
+    state = ggml.reshape(state, kernel - 1, x.ne[0], g.n_seqs)
+    conv_x = ggml.concat(state, ggml.transpose(x), 0)
+    written = n_snapshots(g) if n_slots is None else n_slots
+    store_conv(g, conv_x, s, kernel - 1, written, cont=cont)
+    return conv_x

@@ -1,0 +1,1 @@
+"""Pieces of graphs that several architectures share and that are no part of llm_graph_context itself."""

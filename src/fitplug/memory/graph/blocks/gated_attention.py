@@ -1,0 +1,34 @@
+"""Full attention of the Qwen3-Next line: Q's projection holds a gate for the output, too (qwen3next.cpp, qwen35.cpp, qwen4exp.cpp)."""
+
+from collections.abc import Callable
+
+from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
+from fitplug.memory.graph.blocks.mixing import Inputs, memory_of
+from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.tensor import Tensor
+
+F32 = 4
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+def build_gated_attention(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
+    """build_layer_attn: every head's Q and gate lie side by side."""
+    return gated(g, inputs, cur, il, lambda q, k, v: g.build_attn(memory_of(inputs).attn, ABSENT, q, k, v, il))
+
+
+def gated(g: GraphContext, inputs: Inputs, cur: Tensor, il: int, attend: Attend) -> Tensor:
+    """The same around any attention."""
+    layer, n_tokens = g.hparams(il), g.n_tokens
+    head, n_head, n_head_kv = layer.n_embd_head_k, layer.n_head, layer.n_head_kv
+    q_full, k, v = g.build_qkv(il, cur, reshape=False, heads=(2 * head, n_head, head, n_head_kv, head, n_head_kv))
+    strides = (2 * head * F32, 2 * head * n_head * F32)
+    q = ggml.view_3d(q_full, head, n_head, n_tokens, *strides)
+    q = g.build_norm(q, g.w("attn_q_norm", il), LLM_NORM_RMS, il)
+    k = g.build_norm(ggml.reshape(k, head, n_head_kv, n_tokens), g.w("attn_k_norm", il), LLM_NORM_RMS, il)
+    v = ggml.reshape(v, head, n_head_kv, n_tokens)
+    gate = ggml.cont(ggml.view_3d(q_full, head, n_head, n_tokens, *strides, head * F32), head * n_head, n_tokens)
+    pos = g.need(inputs.pos)
+    cur = attend(ggml.rope_multi(q, pos), ggml.rope_multi(k, pos), v)
+    cur = ggml.mul(cur, ggml.sigmoid(gate))
+    return g.proj("attn_output", cur, il)

@@ -1,0 +1,86 @@
+"""Multi-head latent attention as hybrids with KDA have it (src/models/kimi-linear.cpp, kimi-k3.cpp and bailingmoe3.cpp)."""
+
+from typing import Literal
+
+from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
+from fitplug.memory.graph.blocks.mixing import Inputs, Mixer, memory_of
+from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.tensor import Tensor
+
+F32 = 4
+Gate = Literal["none", "heads", "all"]
+"""What is multiplied with the output before attn_output: nothing, one number per head, one per element."""
+
+
+def build_mla(gate: Gate = "none") -> Mixer:
+    """A mixer; with positions the rotated parts of Q and K are roped, else they are as they come."""
+
+    def mix(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
+        attn_input = cur
+        wk_b = g.w("attn_k_b", il).weight
+        cur = _absorbed(g, inputs, cur, il, wk_b) if wk_b is not None else _decompressed(g, inputs, cur, il)
+        return g.proj("attn_output", _gated(g, attn_input, cur, il, gate), il)
+
+    return mix
+
+
+def _queries(g: GraphContext, cur: Tensor, il: int) -> Tensor:
+    if g.w("attn_q_a", il).weight is None:
+        return g.proj("attn_q", cur, il)
+    q_a = g.build_norm(g.proj("attn_q_a", cur, il), g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
+    return g.proj("attn_q_b", q_a, il)
+
+
+def _latents(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> tuple[Tensor, Tensor]:
+    """The compressed K and V, normed, and the part of K that all heads share."""
+    lora, n_rot = g.hparam("n_lora_kv"), g.hparams(il).n_rot
+    both, row = g.proj("attn_kv_a_mqa", cur, il), (lora + n_rot) * F32
+    kv = ggml.view_2d(both, lora, g.n_tokens, row)
+    k_pe = ggml.view_3d(both, n_rot, 1, g.n_tokens, row, row, lora * F32)
+    if inputs.pos is not None:
+        k_pe = ggml.rope_ext(k_pe, inputs.pos)
+    return g.build_norm(kv, g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il), k_pe
+
+
+def _absorbed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int, wk_b: Tensor) -> Tensor:
+    """Q is taken into the latent space, where all heads share one K, of which V is the first part."""
+    n_head, n_tokens, n_rot = g.n_head, g.n_tokens, g.hparams(il).n_rot
+    head, lora = g.model.n_embd_head_k_mla, g.hparam("n_lora_kv")
+    q_all = _queries(g, cur, il)
+    q_nope = ggml.view_3d(q_all, head - n_rot, n_head, n_tokens, head * F32, head * n_head * F32)
+    q_pe = ggml.view_3d(q_all, n_rot, n_head, n_tokens, head * F32, head * n_head * F32, (head - n_rot) * F32)
+    if inputs.pos is not None:
+        q_pe = ggml.rope_ext(q_pe, inputs.pos)
+    kv, k_pe = _latents(g, inputs, cur, il)
+    q_nope = ggml.permute(ggml.mul_mat(wk_b, ggml.permute(q_nope, 0, 2, 1, 3)), 0, 2, 1, 3)
+    q = ggml.concat(q_nope, q_pe, 0)
+    kv = ggml.reshape(kv, lora, 1, n_tokens)
+    k = ggml.concat(kv, k_pe, 0)
+    return g.build_attn(memory_of(inputs).attn, ABSENT, q, k, kv, il, v_mla=g.need(g.w("attn_v_b", il).weight))
+
+
+def _decompressed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
+    """Files without attn_k_b: K and V of every head are computed and cached."""
+    n_head, n_tokens, n_rot = g.n_head, g.n_tokens, g.hparams(il).n_rot
+    head_k, head_v = g.n_embd_head_k, g.n_embd_head_v
+    nope = head_k - n_rot
+    q = ggml.reshape(_queries(g, cur, il), head_k, n_head, n_tokens)
+    kv_cmpr, k_pe = _latents(g, inputs, cur, il)
+    kv, head = g.proj("attn_kv_b", kv_cmpr, il), (nope + head_v) * F32
+    k_nope = ggml.view_3d(kv, nope, n_head, n_tokens, head, head * n_head)
+    v = ggml.cont(ggml.view_3d(kv, head_v, n_head, n_tokens, head, head * n_head, nope * F32))
+    k = ggml.concat(ggml.repeat_4d(k_pe, n_rot, n_head, n_tokens, 1), k_nope, 0)
+    return g.build_attn(memory_of(inputs).attn, ABSENT, q, k, v, il)
+
+
+def _gated(g: GraphContext, attn_input: Tensor, cur: Tensor, il: int, gate: Gate) -> Tensor:
+    if gate == "none" or g.w("attn_gate", il).weight is None:
+        return cur
+    opened = g.proj("attn_gate", attn_input, il)
+    if gate == "all":
+        return ggml.mul(cur, ggml.sigmoid(opened))
+    width, n_tokens = cur.ne[0], g.n_tokens
+    opened = ggml.sigmoid(ggml.reshape(opened, 1, g.n_head, n_tokens))
+    cur = ggml.mul(ggml.reshape(cur, width // g.n_head, g.n_head, n_tokens), opened)
+    return ggml.cont(cur, width, n_tokens)
