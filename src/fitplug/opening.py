@@ -58,4 +58,11 @@ def read_header(blobs: Sequence[Blob], registry: "Registry") -> Header:
 
 def open_model(reference: str, registry: "Registry") -> Header:
     """The header of a MODEL: a path, `scheme:rest` or an https URL."""
-    return read_header(open_blobs(reference, registry), registry)
+    blobs = open_blobs(reference, registry)
+    try:
+        return read_header(blobs, registry)
+    finally:
+        for blob in blobs:
+            close = getattr(blob, "close", None)  # not all have something to give back
+            if close is not None:
+                close()

@@ -1,7 +1,11 @@
 """The command line: one module per command, one error boundary."""
 
+import io
 import sys
 from collections.abc import Sequence
+
+CLOSED_PIPE = 141
+"""As a shell reports a program that a closed pipe ended."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,4 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """The console script."""
-    sys.exit(main())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a model may be called what this terminal cannot write
+    status = main()
+    if status == CLOSED_PIPE:  # nobody reads: say nothing when Python flushes at its end either
+        sys.stdout = None  # as Python itself marks a closed one
+    sys.exit(status)

@@ -6,11 +6,12 @@ import sys
 
 import click
 
+from fitplug.cli import CLOSED_PIPE
 from fitplug.cli.command import LazyGroup
 from fitplug.errors import FitplugError
 from fitplug.render.text import one_line
 
-ANSWER_NO, USAGE, ERROR, INTERRUPTED, CLOSED_PIPE = 1, 2, 3, 130, 141
+ANSWER_NO, USAGE, ERROR, INTERRUPTED = 1, 2, 3, 130
 
 _COMMANDS = {
     "auto": "the best settings for this machine, why, and the command to run",

@@ -107,9 +107,11 @@ def settings_options(function: Callback) -> Callback:
 
 
 def _given(asked: dict[str, Any]) -> Given:
-    values = {name: value for name, value in asked.items() if value is not None and value != ()}
-    for name in ("overrides", "lora"):  # repeated options, each with commas
-        if name in values:
+    values = {name: value for name, value in asked.items() if value is not None}
+    for name in ("overrides", "lora"):  # repeated options, each with commas; an empty list: not given
+        if not values.setdefault(name, ()):
+            del values[name]
+        else:
             values[name] = tuple(item for group in values[name] for item in group)
     if values.pop("cpu_moe", False):
         values["n_cpu_moe"] = -1

@@ -42,7 +42,7 @@ def verdict(plan: Plan) -> Line:
         reserve = f" with {format_bytes(plan.request.reserve_bytes)} left free on every GPU"
         return Line(f"nothing fits: {' and '.join(short)} missing" if short else f"nothing fits{reserve}", "bad")
     n_ctx = format_tokens(plan.estimate.resolved.n_ctx)
-    return Line(f"fits {place_words(plan)} with {n_ctx} tokens of context", "good")
+    return Line(f"fits with {n_ctx} tokens of context, {place_words(plan)}", "good")
 
 
 def place_words(plan: Plan) -> str:
@@ -50,15 +50,15 @@ def place_words(plan: Plan) -> str:
     n_layer_all = plan.model.n_layer_all + 1
     on_gpu = n_layers_on_gpu(plan.estimate, plan.machine, plan.model)
     used = [name for name in plan.machine.device_names() if plan.estimate.n_bytes(name)]
-    where = used[0] if len(used) == 1 else f"{len(used)} GPUs"
     if not used or not on_gpu:
         return "in the host's memory"
+    where = used[0] if len(used) == 1 else f"{len(used)} GPUs"
     if on_gpu < n_layer_all:
-        return f"with {on_gpu} of {n_layer_all} layers on {where}"
+        return f"{on_gpu} of {n_layer_all} layers on {where}"
     settings = plan.estimate.settings
     if settings.n_cpu_moe or settings.overrides:
-        return f"on {where}, with experts in the host's memory,"
-    return f"on {where}"
+        return f"on {where}, some experts in the host's memory" if plan.model.n_expert else f"mostly on {where}"
+    return f"all on {where}"
 
 
 def speed_words(speed: Speed | None) -> str:

@@ -41,6 +41,10 @@ class LocalFile:
     def __repr__(self) -> str:
         return f"LocalFile({self.path!r})"
 
+    def close(self) -> None:
+        """Give the file back; nothing can be read after."""
+        self._file.close()
+
     def read(self, offset: int, n_bytes: int) -> bytes:
         """`n_bytes` from `offset`, fewer only at the end of the file."""
         wanted = min(n_bytes, self.n_bytes - offset)
