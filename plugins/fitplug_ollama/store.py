@@ -29,7 +29,8 @@ def open_model(reference: str) -> Sequence[Blob]:
     """
     name = parse_name(reference)
     manifest = read_manifest(name)
-    layers = [layer for layer in manifest.get("layers") or [] if isinstance(layer, dict)]
+    listed = manifest.get("layers")
+    layers = [layer for layer in listed if isinstance(layer, dict)] if isinstance(listed, list) else []
     digests = [layer.get("digest") for layer in layers if layer.get("mediaType") == _MODEL]
     if not digests:
         where = "as safetensors" if any(layer.get("mediaType") == _TENSOR for layer in layers) else "without weights of its own"
