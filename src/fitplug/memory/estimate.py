@@ -1,18 +1,33 @@
-"""The estimator: settings in, every byte out, with what does not change between calls kept."""
+"""The estimator: settings in, every byte out, with what does not change between calls kept.
+
+Weights and caches follow from the header (`memory.weights`, `memory.cache`), compute buffers from drawing the graph
+(`memory.compute`) or, where nobody has drawn it, from closed forms (`memory.compute_closed`); what llama.cpp does not count
+is in `memory.overhead`.
+"""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from fitplug.extension import Runner
 from fitplug.machine.backends import backend
 from fitplug.machine.records import Machine
-from fitplug.memory.cache import cache_bytes, cache_tensors, cells
-from fitplug.memory.context import resolve
+from fitplug.memory.cache import Cells, cache_bytes, cache_tensors, cells
+from fitplug.memory.compute_closed import closed_parts
+from fitplug.memory.context import flash_attn_wanted, resolve
+from fitplug.memory.flash_attention import auto_stays_on
+from fitplug.memory.graph import UnknownGraph
+from fitplug.memory.overhead import device_overhead
 from fitplug.memory.overrides import rules
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
 from fitplug.memory.weights import Placed, WeightTable
 from fitplug.model.records import Model
 from fitplug.settings import Settings
+
+if TYPE_CHECKING:
+    from fitplug.memory.compute import ComputeEstimator
 
 
 class Estimator:
@@ -32,16 +47,45 @@ class Estimator:
         """
         placement = place(self.model, self.machine, settings)
         resolved = resolve(self.model, settings, self.runner, placement.n_gpu_layers)
-        parts = self._static(placement, resolved, settings)
-        return Estimate(
+        if flash_attn_wanted(self.model, settings) == "auto":
+            resolved = replace(resolved, flash_attn=auto_stays_on(self.model, placement, resolved))
+        size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
+        parts = self._static(placement, resolved, settings, size)
+        parts += self._compute(placement, resolved, settings, size)
+        estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
             notes=self._notes(),
         )  # fmt: skip
+        return replace(estimate, parts=(*estimate.parts, *self._overhead(placement, estimate)))
 
-    def _static(self, placement: Placement, resolved: Resolved, settings: Settings) -> list[Part]:
+    def _compute(self, placement: Placement, resolved: Resolved, settings: Settings, size: Cells) -> list[Part]:
+        placed = self.placed(placement, settings)
+        try:
+            return self._graphs.parts(placement, placed, resolved, settings)
+        except (UnknownGraph, ModuleNotFoundError):  # a graph that is listed and not there yet
+            return closed_parts(self.model, placement, resolved, settings, placed, size)
+
+    @cached_property
+    def _graphs(self) -> "ComputeEstimator":
+        from fitplug.memory.compute import ComputeEstimator
+
+        return ComputeEstimator(self.model, self.machine, self.runner)
+
+    def _overhead(self, placement: Placement, estimate: Estimate) -> list[Part]:
+        """The driver's part, and the runner's own, on every device that is opened."""
+        parts = []
+        for name, device in zip(placement.names, placement.devices, strict=True):
+            driver = device_overhead(device)
+            parts.append(Part(name, Kind.OVERHEAD, driver.n_bytes, driver.basis, "driver context"))
+            if self.runner.overhead is not None:
+                own = self.runner.overhead(estimate, device)
+                if own:
+                    parts.append(Part(name, Kind.OVERHEAD, own, Basis.ASSUMED, f"{self.runner.name}'s own needs"))
+        return parts
+
+    def _static(self, placement: Placement, resolved: Resolved, settings: Settings, size: Cells) -> list[Part]:
         basis = Basis.EXACT if self.model.known else Basis.MODELLED
         parts = [self._part(Kind.MODEL, buffer, n, basis, "weights") for buffer, n in self.weights(placement, settings).items()]
-        size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
         for device, held in cache_bytes(cache_tensors(self.model, resolved, size), placement).items():
             if held.kv:
                 parts.append(self._part(Kind.CONTEXT, device, held.kv, basis, "cache"))
