@@ -11,8 +11,8 @@ from fitplug.formats.budget import MAX_HEADER, Budget
 from fitplug.formats.header import Blob
 from fitplug.units import MIB
 
-WINDOW = 64 << 10
-"""Bytes asked for at a time."""
+WINDOW, MAX_WINDOW = 64 << 10, 512 << 10
+"""Bytes asked for at a time: few at first, then twice as many each time, since over a network every request costs."""
 _U32 = {"little": Struct("<I"), "big": Struct(">I")}
 _U64 = {"little": Struct("<Q"), "big": Struct(">Q")}
 
@@ -20,11 +20,12 @@ _U64 = {"little": Struct("<Q"), "big": Struct(">Q")}
 class Cursor:
     """Reads forward through one blob."""
 
-    __slots__ = ("_at", "_start", "_window", "blob", "budget", "byte_order", "u32_struct", "u64_struct")
+    __slots__ = ("_ahead", "_at", "_start", "_window", "blob", "budget", "byte_order", "u32_struct", "u64_struct")
 
     def __init__(self, blob: Blob, budget: Budget) -> None:
         self.blob, self.budget = blob, budget
         self._start, self._at, self._window = 0, 0, b""
+        self._ahead = WINDOW
         self.set_byte_order("little")
 
     def set_byte_order(self, order: str) -> None:
@@ -56,7 +57,8 @@ class Cursor:
             if self._start > MAX_HEADER:
                 raise self.fail(f"has a header of more than {MAX_HEADER // MIB} MiB, which no model has: the file is damaged")
             self._window = b""  # the old one goes before the new one comes
-            wanted = min(max(WINDOW, n_bytes), self.blob.n_bytes - self._start)
+            wanted = min(max(self._ahead, n_bytes), self.blob.n_bytes - self._start)
+            self._ahead = min(self._ahead * 2, MAX_WINDOW)
             self._window = self.blob.read(self._start, wanted) if wanted > 0 else b""
             if len(self._window) < wanted:
                 raise self.fail("became shorter while it was read: is it still being written?")
