@@ -1,6 +1,6 @@
 """What the allocator and the scheduler must know of a ggml backend."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fitplug.memory.graph.tensor import Tensor, nbytes
 
@@ -13,6 +13,10 @@ class Backend:
 
     name = "CPU"
     alignment = 32
+    uses_host_memory = False
+    """Can read and write the host's buffers in place: the CPU, and GPUs that share its memory."""
+    reorders = False
+    """Has a graph_optimize of its own."""
     max_size = 1 << 62
     """Longest single buffer (ggml_backend_buft_get_max_size)."""
 
@@ -28,5 +32,8 @@ class Backend:
         """Whether it computes this operation although the weight lies in host memory (ggml_backend_offload_op)."""
         return False
 
-    def graph_optimize(self, nodes: Sequence[Tensor], keep: KeepAlive) -> None:
-        """Ask for tensors to stay alive that a fused kernel still reads (ggml_backend_graph_optimize)."""
+    def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: Mapping[int, int], keep: KeepAlive) -> None:
+        """Ask for tensors to stay alive that a fused kernel still reads (ggml_backend_graph_optimize).
+
+        `nodes` are one split's, `after` is the node that follows it, `uses` counts each tensor's readers by id.
+        """

@@ -12,8 +12,8 @@ class Graph:
         """Start empty."""
         self.nodes: list[Tensor] = []
         self.leafs: list[Tensor] = []
-        self.marks: list[int] = []
-        """Number of nodes at the start of each repetition of a run of equal layers (see layers.py)."""
+        self.marks: list[tuple[int, int]] = []
+        """(number of nodes, run) at the start of each repetition of a run of equal layers (see layers.py)."""
 
     def expand(self, tensor: Tensor) -> None:
         """Add `tensor` and what it needs: depth first, sources from left to right (ggml_visit_parents_graph)."""

@@ -1,9 +1,10 @@
 """What a graph is built for: llm_graph_params (src/llama-graph.h) with what it reads from elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fitplug.memory.graph.backends import Backend
+from fitplug.memory.graph.layers import Blocks
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.model.records import Model
 
@@ -21,6 +22,9 @@ class GraphParams:
     """Buffer of every tensor of the file that is loaded, by name."""
     output: Buffer
     """Where token_embd.weight lies when it stands in for a missing output.weight."""
+    moved: bool
+    """Whether some tensors lie elsewhere than their layer's device."""
+    blocks: Blocks
     n_tokens: int
     n_seqs: int
     n_outputs: int
@@ -45,3 +49,7 @@ class GraphParams:
     """Fused operations that were resolved to off: {"gdn_ar": False}; absent is on (llama_context::resolve_fused_ops)."""
     shorten: bool = True
     """Build only as many of equal layers as decide the size (layers.py)."""
+
+    def replaced(self, *, shorten: bool) -> "GraphParams":
+        """The same with or without all layers."""
+        return replace(self, shorten=shorten)

@@ -1,0 +1,168 @@
+"""Compute buffers: the graphs that llama.cpp reserves for, laid out (src/llama-context.cpp, llama_context::sched_reserve).
+
+`ComputeEstimator` is made once for a model, a machine and a runner; each call draws the prompt's graph and the token's
+for one set of settings and answers the larger of what they take, per device.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from fitplug.extension import Runner
+from fitplug.machine.records import Machine
+from fitplug.memory.graph import UnknownGraphError
+from fitplug.memory.graph.allocator import GraphAllocator
+from fitplug.memory.graph.architectures import builder
+from fitplug.memory.graph.backends import Backend
+from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.devices import cpu_backend, device_backends
+from fitplug.memory.graph.layers import Blocks, repeats
+from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.scheduler import MAX_COPIES, Scheduler
+from fitplug.memory.graph.tensor import Buffer
+from fitplug.memory.placement import Placement
+from fitplug.memory.records import HOST, Basis, Kind, Part, Resolved
+from fitplug.memory.weights import Placed
+from fitplug.model.records import Model
+from fitplug.settings import Settings
+
+SINGLE_SEQUENCE = frozenset(("kimi-linear", "minimax-01"))
+"""Architectures whose last reservation is for one sequence, since theirs grows with the square of its tokens."""
+
+
+class ComputeEstimator:
+    """The compute buffers of one model on one machine."""
+
+    def __init__(self, model: Model, machine: Machine, runner: Runner, *, shorten: bool = True) -> None:
+        """`shorten` False builds every layer, to prove that leaving some out changes nothing."""
+        self.model, self.machine, self.runner, self.shorten = model, machine, runner, shorten
+        self._blocks: Blocks | None = None
+        self._backends: dict[object, tuple[Backend, ...]] = {}
+        self._weights: tuple[object, Mapping[str, Buffer]] | None = None
+
+    @property
+    def blocks(self) -> Blocks:
+        """The tensors of each block."""
+        if self._blocks is None:
+            self._blocks = Blocks(self.model)
+        return self._blocks
+
+    def parts(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> list[Part]:
+        """The compute buffer of each device and of the host.
+
+        Raises:
+            UnknownGraphError: nobody has drawn this architecture's graph.
+        """
+        sizes = self.sizes(placement, placed, resolved, settings)
+        names = [*placement.names, HOST]
+        buffers = [*placement.names, placement.host_buffer]
+        return [
+            Part(name, Kind.COMPUTE, n, Basis.EXACT, "graph allocator", buffer if buffer != name else "")
+            for name, buffer, n in zip(names, buffers, sizes, strict=True)
+            if n
+        ]
+
+    def sizes(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> list[int]:
+        """Bytes per device, the host's last."""
+        n_seqs = resolved.n_seq_max
+        n_tokens = min(resolved.n_ctx, resolved.n_ubatch)
+        n_outputs = min(n_tokens, resolved.n_outputs_max)
+        prompt = -(-n_tokens // n_seqs) * n_seqs
+        graphs = [(prompt, n_seqs, n_outputs)]
+        if not self.runner.measuring:
+            graphs.append((n_seqs, n_seqs, n_seqs))
+            if self.model.architecture in SINGLE_SEQUENCE and n_seqs > 1:
+                graphs.append((n_tokens, 1, n_outputs))
+        params = self.params(placement, placed, resolved, settings)
+        found = [self.reserve(params(*graph), placement, settings) for graph in graphs]
+        return [max(sizes) for sizes in zip(*found, strict=True)]
+
+    def params(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> "ParamsFor":
+        """What all graphs of one set of settings share."""
+        return ParamsFor(self, placement, placed, resolved, settings)
+
+    def backends(self, placement: Placement) -> tuple[Backend, ...]:
+        """The scheduler's backends: the devices, then the CPU."""
+        key = (tuple(placement.names), placement.host_buffer)
+        found = self._backends.get(key)
+        if found is None:
+            devices = device_backends(placement.devices, placement.names)
+            found = self._backends[key] = (*devices, cpu_backend(placement.backends))
+        return found
+
+    def reserve(self, params: GraphParams, placement: Placement, settings: Settings) -> list[int]:
+        """One graph, laid out; in full if the shortened one does not prove itself."""
+        sizes, proven = self._lay_out(params, placement, settings)
+        if not proven:
+            sizes, _ = self._lay_out(params.replaced(shorten=False), placement, settings)
+        return sizes
+
+    def _lay_out(self, params: GraphParams, placement: Placement, settings: Settings) -> tuple[list[int], bool]:
+        g = self.draw(params)
+        n_copies = MAX_COPIES if placement.pipeline else 1
+        scheduler = Scheduler(params.backends, n_copies=n_copies, op_offload=settings.op_offload)
+        allocator = GraphAllocator(params.backends)
+        sizes = allocator.reserve(scheduler.schedule(g.gf))
+        return sizes, repeats(allocator.states)
+
+    def draw(self, params: GraphParams) -> GraphContext:
+        """The architecture's graph.
+
+        Raises:
+            UnknownGraphError: nobody has drawn it.
+        """
+        build = builder(self.model.architecture)
+        g = GraphContext(params)
+        build(g)
+        return g
+
+
+class ParamsFor:
+    """`GraphParams` of one set of settings, for any number of tokens."""
+
+    def __init__(
+        self, estimator: ComputeEstimator, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings
+    ) -> None:
+        self._estimator, self._placement, self._resolved, self._settings = estimator, placement, resolved, settings
+        self.backends = estimator.backends(placement)
+        self.weights = self._buffers(placed)
+        self.layer_backends = [placement.index(name) for name in placement.layer_devices]
+        self.output = self._buffer(placed.output_buffer or HOST)
+        self.moved = bool(placed.moved) or not all(weight.on_gpu for weight in placed.table.weights)
+
+    def __call__(self, n_tokens: int, n_seqs: int, n_outputs: int) -> GraphParams:
+        """For one micro-batch."""
+        resolved, settings, estimator = self._resolved, self._settings, self._estimator
+        return GraphParams(
+            model=estimator.model, backends=self.backends, layer_backends=self.layer_backends, weights=self.weights,
+            output=self.output, moved=self.moved, blocks=estimator.blocks, n_tokens=n_tokens, n_seqs=n_seqs,
+            n_outputs=n_outputs, n_ctx=resolved.n_ctx, n_ctx_seq=resolved.n_ctx_seq, n_ubatch=resolved.n_ubatch,
+            n_seq_max=resolved.n_seq_max, n_stream=resolved.n_stream, type_k=resolved.type_k, type_v=resolved.type_v,
+            flash_attn=resolved.flash_attn, v_trans=resolved.v_trans, offload_kqv=settings.offload_kqv,
+            swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._placement.n_gpu_layers,
+            shorten=estimator.shorten,
+        )  # fmt: skip
+
+    def _buffers(self, placed: Placed) -> Mapping[str, Buffer]:
+        known: dict[str, Buffer] = {}
+        found: dict[str, Buffer] = {}
+        for name, kind in placed.tensors().items():
+            buffer = known.get(kind)
+            if buffer is None:
+                buffer = known[kind] = self._buffer(kind)
+            found[name] = buffer
+        return found
+
+    def _buffer(self, kind: str) -> Buffer:
+        """The buffer of weights with ggml's buffer type name `kind`."""
+        names, cpu = self._placement.names, len(self._placement.names)
+        if kind in names:
+            return Buffer(kind, (self._placement.index(kind),), is_host=False, is_weights=True)
+        readers = (cpu,)
+        if kind == self._placement.host_buffer:
+            readers = (*(b for b, backend in enumerate(self.backends[:-1]) if backend.uses_host_memory), cpu)
+        return Buffer(kind, readers, is_host=kind not in NOT_HOST, is_weights=True)
+
+
+NOT_HOST = frozenset(("CPU_REPACK", "AMX", "CPU_AARCH64", "CPU_KLEIDIAI"))
+"""CPU buffer types whose contents only the CPU understands (their is_host is not set)."""
+
+__all__: Sequence[str] = ("ComputeEstimator", "UnknownGraphError")

@@ -1,0 +1,264 @@
+"""CUDA, and HIP and MUSA which are the same source (ggml/src/ggml-cuda/ggml-cuda.cu, fattn.cu)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from fitplug.memory.graph import cuda_fusion
+from fitplug.memory.graph.backends import Backend, KeepAlive
+from fitplug.memory.graph.tensor import BLOCKS, Tensor, is_contiguous, is_quantized, nbytes, nelements, row_size
+from fitplug.units import pad
+
+MATRIX_ROW_PADDING = 512
+FATTN_KQ_STRIDE = 256
+OFFLOAD_MIN_BATCH = 32
+"""GGML_OP_OFFLOAD_MIN_BATCH."""
+TURING, ADA = 75, 89
+
+MUL_MAT_TYPES = frozenset((
+    "f32", "f16", "bf16", "q1_0", "q2_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4", "nvfp4", "q2_K", "q3_K", "q4_K",
+    "q5_K", "q6_K", "q8_K", "iq1_m", "iq1_s", "iq2_s", "iq2_xs", "iq2_xxs", "iq3_s", "iq3_xxs", "iq4_nl", "iq4_xs",
+))  # fmt: skip
+GET_ROWS_TYPES = frozenset((
+    "f16", "f32", "bf16", "i32", "q1_0", "q2_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q2_K", "q3_K", "q4_K", "q5_K", "q6_K",
+    "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq1_s", "iq1_m", "iq4_xs",
+))  # fmt: skip
+SET_ROWS_TYPES = frozenset(("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"))
+FLASH_ATTN_TYPES = frozenset(("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"))
+VEC_KERNELS = frozenset((("q4_0", "q4_0"), ("q8_0", "q8_0"), ("f16", "f16"), ("bf16", "bf16"), ("f32", "f32"), ("f32", "f16"), ("f16", "f32")))
+"""GGML_CUDA_FA_QUANTS as built by default; f32 is read as f16."""
+UNARY = frozenset((
+    "abs", "sgn", "neg", "step", "gelu", "silu", "relu", "sigmoid", "hardsigmoid", "hardswish", "gelu_erf", "gelu_quick", "tanh",
+    "exp", "expm1", "softplus", "elu", "xielu", "floor", "ceil", "round", "trunc",
+))  # fmt: skip
+FLOATS = frozenset(("f32", "f16", "bf16"))
+SAME_HEADS = frozenset((40, 64, 72, 80, 96, 112, 128, 256))
+"""Flash attention's head sizes with K and V equal."""
+GROUPED_HEADS = {192: (128, 8), 320: (256, 32), 512: (512, 1), 576: (512, 1)}
+"""Head size of K → head size of V, what the ratio of heads must be a multiple of; only with grouped queries."""
+
+
+class CudaBackend(Backend):
+    """One CUDA device."""
+
+    alignment = 128
+    reorders = True
+
+    def __init__(self, name: str, index: int, *, cc: int = 80, integrated: bool = False, alone: bool = True) -> None:
+        """`cc` is ten times the compute capability; `alone` is false beside another CUDA device."""
+        self.name = name
+        self.index = index
+        self.cc = cc
+        self.uses_host_memory = integrated
+        self.alone = alone
+
+    def alloc_size(self, t: Tensor) -> int:
+        """ggml_backend_cuda_buffer_type_get_alloc_size."""
+        size = nbytes(t) if t.op != "FLASH_ATTN_EXT" else self._flash_attn_bytes(t)
+        if BLOCKS[t.type][0] > 1 and t.ne[0] % MATRIX_ROW_PADDING:
+            size += row_size(t.type, MATRIX_ROW_PADDING - t.ne[0] % MATRIX_ROW_PADDING)
+        return size
+
+    def supports_op(self, t: Tensor) -> bool:
+        """ggml_backend_cuda_device_supports_op."""
+        if not self.alone:
+            for src in t.src:
+                if src is not None and src.buffer is not None and not src.buffer.is_host and self.index not in src.buffer.backends:
+                    return False
+        if t.op == "FLASH_ATTN_EXT":
+            return self.flash_attn_kernel(t) is not None
+        rule = SUPPORTS.get(t.op)
+        return rule is None or rule(t)
+
+    def offloads_op(self, t: Tensor) -> bool:
+        """ggml_backend_cuda_device_offload_op: large batches are worth copying the weight for."""
+        op, ne = t.op, t.ne
+        if op == "GET_ROWS":
+            return False
+        if op == "MUL_MAT":
+            return ne[1] >= OFFLOAD_MIN_BATCH
+        if op in {"MUL_MAT_ID", "ROPE"}:
+            return ne[2] >= OFFLOAD_MIN_BATCH
+        return ne[1] * ne[2] * ne[3] >= OFFLOAD_MIN_BATCH
+
+    def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: Mapping[int, int], keep: KeepAlive) -> None:
+        """ggml_backend_cuda_graph_optimize."""
+        cuda_fusion.keep_alive(nodes, after, uses, keep)
+
+    # Flash attention
+
+    def flash_attn_kernel(self, t: Tensor) -> str | None:
+        """ggml_cuda_get_best_fattn_kernel: "vec", "f16" (tensor cores or tiles, which want K and V in f16) or None."""
+        q, k, v, mask = t.src[0], t.src[1], t.src[2], t.src[3]
+        if q is None or k is None or v is None or not self._takes_heads(q, k, v, mask, t.param[0]):
+            return None
+        if k.type not in FLASH_ATTN_TYPES or v.type not in FLASH_ATTN_TYPES or (mask is not None and mask.ne[2] != 1):
+            return None
+        width, n = q.ne[0], q.ne[1]
+        if n > 2 or width > 256 or width % 64 or width == 192 or k.ne[1] % FATTN_KQ_STRIDE:
+            return "f16"
+        return "vec" if self._prefers_vec(q, k, v, grouped=_grouped(q, k, v, mask, t.param[0])) else "f16"
+
+    @staticmethod
+    def _takes_heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, max_bias: float) -> bool:
+        head_k, head_v = k.ne[0], v.ne[0]
+        if head_k in SAME_HEADS:
+            return head_v == head_k
+        wanted = GROUPED_HEADS.get(head_k)
+        if wanted is None or head_v != wanted[0] or not _grouped(q, k, v, mask, max_bias):
+            return False
+        return q.ne[2] // k.ne[2] % wanted[1] == 0
+
+    def _prefers_vec(self, q: Tensor, k: Tensor, v: Tensor, *, grouped: bool) -> bool:
+        """The vector kernel, for one or two tokens."""
+        n, ratio = q.ne[1], q.ne[2] // k.ne[2]
+        quantized = is_quantized(k.type) or is_quantized(v.type)
+        if self.cc >= TURING:
+            if quantized:
+                if n <= (2 if self.cc >= ADA else 1):
+                    return True
+            elif self.cc >= ADA and n == 1 and q.ne[3] == 1 and not (ratio > 4 and (q.ne[0] >= 256 or k.ne[1] >= 8192)):
+                return True
+            return n == 1 and not grouped
+        if self.cc >= 70:
+            effective = 1
+            while ratio % (2 * effective) == 0 and effective < 8:
+                effective *= 2
+            return n * effective <= 2
+        return n <= 2 if quantized else n == 1 and not grouped
+
+    def _flash_attn_bytes(self, t: Tensor) -> int:
+        """ggml_cuda_flash_attn_ext_get_alloc_size: with copies of K and V in f16 where the kernel reads nothing else."""
+        size = nbytes(t)
+        k, v = t.src[1], t.src[2]
+        if k is None or v is None:
+            return size
+        kernel = self.flash_attn_kernel(t)
+        if kernel is None or (k.type == "f16" and v.type == "f16"):
+            return size
+        k_copied = v_copied = True
+        if kernel == "vec" and (k.type, v.type) in VEC_KERNELS:
+            k_copied, v_copied = k.type == "f32", v.type == "f32"
+        k_copied, v_copied = k_copied and k.type != "f16", v_copied and v.type != "f16"
+        if k_copied:
+            size = pad(size, 128) + nelements(k) * 2
+        shared = v.view_src is not None and (v.view_src is k or (v.view_src is k.view_src and v.view_offs == k.view_offs))
+        if v_copied and not shared:
+            size = pad(size, 128) + nelements(v) * 2
+        return size
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, max_bias: float) -> bool:
+    """gqa_opt_applies: several queries share a key, and all of it is padded."""
+    if q.ne[2] // k.ne[2] < 2 or mask is None or max_bias != 0 or k.ne[1] % FATTN_KQ_STRIDE:
+        return False
+    return all(is_quantized(t.type) or not any(nb % 16 for nb in t.nb[1:]) for t in (q, k, v, mask))
+
+
+# Which operations it computes, where that depends on types or shapes; whatever is not here it always does.
+
+Rule = Callable[[Tensor], bool]
+
+
+def _src(t: Tensor, i: int) -> Tensor:
+    src = t.src[i]
+    if src is None:
+        raise ValueError(t.op)
+    return src
+
+
+def _first_contiguous(t: Tensor) -> bool:
+    return is_contiguous(_src(t, 0))
+
+
+def _rows_contiguous(t: Tensor) -> bool:
+    a = _src(t, 0)
+    block, size = BLOCKS[a.type]
+    return a.ne[0] == block or a.nb[0] == size
+
+
+def _mul_mat(t: Tensor) -> bool:
+    a, b = _src(t, 0), _src(t, 1)
+    if a.nb[0] != BLOCKS[a.type][1] or b.nb[0] != BLOCKS[b.type][1]:
+        return False
+    if b.type == "f16" and a.type != "f16":
+        return False
+    return a.type in MUL_MAT_TYPES and t.param != "prec_f32"
+
+
+def _get_rows(t: Tensor) -> bool:
+    a = _src(t, 0)
+    return a.type in GET_ROWS_TYPES or (a.type in {"iq4_nl", "mxfp4"} and a.ne[0] % 256 == 0)
+
+
+def _set_rows(t: Tensor) -> bool:
+    b = _src(t, 0)
+    return (t.type in SET_ROWS_TYPES and b.type == "f32") or (t.type == "f16" and b.type == "f16")
+
+
+QUANTS_FROM_F32 = frozenset(("q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "iq4_nl", "i32"))
+QUANTS_TO_F32 = frozenset(("q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "i32"))
+
+
+def _cpy(t: Tensor) -> bool:
+    a, b = _src(t, 0), _src(t, 1)
+    if a.type in FLOATS and b.type in FLOATS:
+        return True
+    if (a.type == "f32" and b.type in QUANTS_FROM_F32) or (b.type == "f32" and a.type in QUANTS_TO_F32):
+        return True
+    if a.type == b.type:
+        return a.type == "i32" or (is_contiguous(a) and is_contiguous(b))
+    return False
+
+
+def _arithmetic(t: Tensor) -> bool:
+    a, b = _src(t, 0).type, _src(t, 1).type
+    if "bf16" in {a, b, t.type}:
+        return a == "bf16" and t.type == "bf16" and b in {"bf16", "f32"}
+    return a in {"f32", "f16"} and b in {"f32", "f16"} and t.type in {"f32", "f16"}
+
+
+def _ssm_scan(t: Tensor) -> bool:
+    s, a, b = _src(t, 0), _src(t, 3), _src(t, 4)
+    if a.ne[0] == 1:
+        return s.ne[0] in {96, 128, 256} and s.ne[1] % 16 == 0
+    return s.ne[0] == 16 and s.ne[1] == 1 and s.ne[2] % 128 == 0 and b.ne[1] == 1
+
+
+def _rope(t: Tensor) -> bool:
+    a = _src(t, 0)
+    return a.nb[0] == BLOCKS[a.type][1] and is_contiguous(a, 2)
+
+
+def _lightning_indexer(t: Tensor) -> bool:
+    q, k = _src(t, 0), _src(t, 1)
+    if q.ne[0] != 128 or q.ne[1] not in {32, 64} or k.type not in FLASH_ATTN_TYPES:
+        return False
+    return all(is_quantized(x.type) or not any(nb % 16 for nb in x.nb[1:]) for x in (q, k))
+
+
+SUPPORTS: Mapping[str, Rule] = {
+    "UNARY": lambda t: t.param in UNARY and is_contiguous(_src(t, 0)),
+    "GLU": lambda t: is_contiguous(_src(t, 0), 1),
+    "MUL_MAT": _mul_mat,
+    "MUL_MAT_ID": _mul_mat,
+    "GET_ROWS": _get_rows,
+    "SET_ROWS": _set_rows,
+    "CPY": _cpy,
+    "REPEAT": lambda t: _src(t, 0).type in {"f32", "f16"},
+    "NORM": _rows_contiguous,
+    "RMS_NORM": _rows_contiguous,
+    "L2_NORM": _rows_contiguous,
+    "SUM_ROWS": _rows_contiguous,
+    "MEAN": _rows_contiguous,
+    "GROUP_NORM": _first_contiguous,
+    "SCALE": lambda t: _src(t, 0).type in {"f32", "bf16"},
+    "ADD": _arithmetic,
+    "SUB": _arithmetic,
+    "MUL": _arithmetic,
+    "DIV": _arithmetic,
+    "SSM_SCAN": _ssm_scan,
+    "SSM_CONV": lambda t: _src(t, 0).ne[1] % 128 == 0,
+    "ROPE": _rope,
+    "ROLL": _first_contiguous,
+    "IM2COL": lambda t: is_contiguous(_src(t, 0)) and is_contiguous(_src(t, 1)),
+    "LIGHTNING_INDEXER": _lightning_indexer,
+}
