@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from fitplug.model.records import Model
 from fitplug.planner.climb import Grid
+from fitplug.planner.layout import SINGLE_COPY
 from fitplug.planner.records import Goal, Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trial
@@ -56,10 +57,19 @@ def _on_gpus(search: Search, grid: Grid, goal: Goal, usable: Sequence[int]) -> C
                 longest = search.longest_on_gpus(grid, (d,)) if goal == "speed" else alone
                 return Choice(longest or alone, "one")
     trial = search.longest_on_gpus(grid, usable)
+    if len(usable) > 1 and (trial is None or (goal == "context" and trial.settings.n_ctx < grid.high)):
+        trial = without_copies(search, grid, usable) or trial
     if trial is None:
         return None
     n_used = sum(1 for n in trial.counted if n)
     return Choice(trial, "several" if n_used > 1 else "one")
+
+
+def without_copies(search: Search, grid: Grid, usable: Sequence[int], *, quick: bool = False) -> Trial | None:
+    """Everything on several GPUs without the copies that a pipeline of them needs, if the user has no overrides."""
+    if search.settings.overrides or "overrides" in search.given:
+        return None
+    return search.variant(quick=quick, overrides=(SINGLE_COPY,)).longest_on_gpus(grid, usable)
 
 
 def _fastest(search: Search, usable: Sequence[int]) -> list[int]:

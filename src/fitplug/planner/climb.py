@@ -7,6 +7,7 @@ from fitplug.planner.trials import Trial
 
 _GUESSES = 8
 """Proposals by the ledger before the search halves; with exact estimates two or three are usual."""
+_QUICK = 3
 
 
 class Grid(NamedTuple):
@@ -32,13 +33,16 @@ class Grid(NamedTuple):
         return -1 if n_ctx < self.low else int(n_ctx // self.step) - self.low // self.step
 
 
-def climb(grid: Grid, attempt: Callable[[int], Trial | None], guess: Callable[[int], int]) -> Trial | None:
+def climb(
+    grid: Grid, attempt: Callable[[int], Trial | None], guess: Callable[[int], int], *, quick: bool = False
+) -> Trial | None:
     """The trial of the longest context that fits.
 
     Args:
         grid: Where to look.
         attempt: The trial of one context, None where it does not fit.
         guess: By what was learnt so far, the number of the longest context below this number that should fit.
+        quick: Be content with the first context that fits, and give up after a few.
 
     Returns:
         None where even the shortest context does not fit.
@@ -47,7 +51,7 @@ def climb(grid: Grid, attempt: Callable[[int], Trial | None], guess: Callable[[i
     if best is not None:
         return best
     low, high, n = -1, grid.last, 0
-    while high - low > 1:
+    while high - low > 1 and not (quick and (best is not None or n >= _QUICK)):
         n += 1
         wished = guess(high) if n <= _GUESSES else (low + high) // 2
         index = max(low + 1, min(high - 1, wished))

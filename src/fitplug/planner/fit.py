@@ -6,8 +6,11 @@ from fitplug.errors import RefusedError
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
 from fitplug.model.records import Model
+from fitplug.planner.alternatives import Question, find_others
 from fitplug.planner.choose import choose, make_grid
-from fitplug.planner.records import Plan, Request
+from fitplug.planner.fixes import find_fixes
+from fitplug.planner.reasons import explain
+from fitplug.planner.records import Alternative, Plan, Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import EstimatorFactory, Trial, Trials
 from fitplug.settings import Settings
@@ -35,14 +38,16 @@ def fit(
     Raises:
         RefusedError: llama.cpp refuses these settings with every choice of the others.
     """
-    trials = Trials(model, machine, runner, request.reserve_bytes, estimator or _default_estimator())
-    start = open_settings(settings, request)
-    search = Search(model, trials, start, request.given)
-    choice = choose(search, make_grid(model, start, request), request)
+    factory = estimator or _default_estimator()
+    trials = Trials(model, machine, runner, request.reserve_bytes, factory)
+    search = Search(model, trials, open_settings(settings, request), request.given)
+    grid = make_grid(model, search.settings, request)
+    choice = choose(search, grid, request)
     if choice is None:
-        trials.estimate(start)  # says why
+        trials.estimate(search.settings)  # says why
         raise RefusedError("llama.cpp refuses these settings")
     choice = choice._replace(trial=_pin_flash_attention(choice.trial, trials, request))
+    others = find_others(Question(choice, search, grid, request)) if choice.trial.fits else ()
     return Plan(
         model=model,
         machine=machine,
@@ -50,6 +55,12 @@ def fit(
         request=request,
         estimate=choice.trial.estimate,
         fits=choice.trial.fits,
+        reasons=explain(choice, model, machine, grid, request),
+        alternatives=[
+            Alternative(title=o.title, cost=o.cost, estimate=_pin_flash_attention(o.trial, trials, request).estimate)
+            for o in others
+        ],
+        fixes=() if choice.trial.fits else find_fixes(choice, search, grid, request, factory),
         n_estimates=trials.n_estimates,
     )
 

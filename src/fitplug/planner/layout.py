@@ -13,6 +13,9 @@ Order: TypeAlias = Literal["front", "back", "light"]
 and how much room that takes there depends on their sizes and on where in the graph they stand; -ncmoe knows only the
 first order."""
 NOTHING: Parts = frozenset()
+SINGLE_COPY = TensorOverride("^$", "CPU")
+"""Finds no tensor, but with any override llama.cpp gives up pipeline parallelism (src/llama-context.cpp, constructor):
+one copy of what crosses between GPUs instead of four."""
 _BORDER = 3
 """Layers at the border of a device among whose parts the best choice is looked for: eight subsets for each."""
 _NEARLY = 8 << 20

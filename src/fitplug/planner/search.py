@@ -3,11 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 from fitplug.model.records import Model
 from fitplug.planner.climb import Grid, climb
 from fitplug.planner.costs import layer_caches, weigh
-from fitplug.planner.layout import Item, Layout, Order, apply_layout, device_bytes, lay_partly, lay_whole, make_items
+from fitplug.planner.layout import (
+    SINGLE_COPY,
+    Item,
+    Layout,
+    Order,
+    apply_layout,
+    device_bytes,
+    lay_partly,
+    lay_whole,
+    make_items,
+)
 from fitplug.planner.trials import Kind, Surcharge, Trial, Trials
 from fitplug.settings import Settings
 
@@ -25,18 +36,34 @@ class Search:
     as the device's surcharge and corrects the next proposal.
     """
 
-    def __init__(self, model: Model, trials: Trials, settings: Settings, given: frozenset[str]) -> None:
+    def __init__(
+        self, model: Model, trials: Trials, settings: Settings, given: frozenset[str], like: "Search | None" = None
+    ) -> None:
         self.machine, self.trials, self.settings = trials.machine, trials, settings
-        self._model, names = model, self.machine.device_names()
+        self.model, self.given, names = model, given, self.machine.device_names()
         self.costs = weigh(model, settings, names, movable=not given & {"n_cpu_moe", "overrides"})
         self.devices = tuple(range(len(names)) if settings.devices is None else map(names.index, settings.devices))
         """The devices that llama.cpp will see, as numbers in the machine; -ts counts these."""
         self._known_caches: dict[int, list[int]] = {}
-        self._surcharge = Surcharge(0 if model.memory in ("none", "recurrent") else 2 * settings.n_ubatch)
+        mask = 0 if model.memory in ("none", "recurrent") else 2 * settings.n_ubatch
+        self.surcharge: Surcharge = Surcharge(mask, like.surcharge if like is not None else None)
+        self.quick = False
+        """Be content with a good plan, without a proof that the next step up fails."""
+
+    def variant(self, *, quick: bool = False, **changes: Any) -> "Search":
+        """The same with other fixed settings; what was learnt is taken along as a first guess."""
+        other = Search(self.model, self.trials, replace(self.settings, **changes), self.given, self)
+        other.quick = quick
+        return other
 
     def longest_on_gpus(self, grid: Grid, use: Sequence[int]) -> Trial | None:
         """The longest context with everything on the devices `use`; None where even the shortest does not fit."""
-        return climb(grid, lambda n_ctx: self.on_gpus(n_ctx, use), lambda below: self._guess_longest(grid, use, below))
+        return climb(
+            grid,
+            lambda n_ctx: self.on_gpus(n_ctx, use),
+            lambda below: self._guess_longest(grid, use, below),
+            quick=self.quick,
+        )
 
     def on_gpus(self, n_ctx: int, use: Sequence[int]) -> Trial | None:
         """Everything on the devices `use` at this context, if it fits in some split of the layers."""
@@ -52,7 +79,7 @@ class Search:
     def least_on_cpu(self, n_ctx: int, use: Sequence[int]) -> Trial | None:
         """The plan at `n_ctx` that leaves the fewest weights on the CPU; None where not even one layer fits."""
         best = self._least_on_cpu(n_ctx, use, "front")
-        for order in self._other_orders() if best is not None else ():
+        for order in self._other_orders() if best is not None and not self.quick else ():
             if best is not None and self._promised(n_ctx, use, order) < best[0] * (1 - _WORTH):
                 other = self._least_on_cpu(n_ctx, use, order)
                 best = other if other is not None and other[0] < best[0] * (1 - _WORTH) else best
@@ -79,7 +106,7 @@ class Search:
         while len(seen) < _MAX_ROUNDS:
             layout = self._propose_partly(n_ctx, use, bonus, order)
             if layout is None or layout in seen:
-                if bonus or best is None:
+                if bonus or best is None or self.quick:
                     break
                 bonus = self._smallest_part()  # the next step up, to be seen failing
                 continue
@@ -104,7 +131,7 @@ class Search:
         def guess(below: int) -> int:
             return 0 if len(points) < 2 else min(below - 1, grid.number(_crossing(points)))
 
-        return climb(grid, attempt, guess)
+        return climb(grid, attempt, guess, quick=self.quick)
 
     def most_layers(self, n_ctx: int) -> Trial | None:
         """The highest -ngl with all other settings as they are."""
@@ -147,10 +174,10 @@ class Search:
         trial = self.trials(settings)
         if trial is not None:
             ledger = device_bytes(layout, self._items(n_ctx))
-            kind = Kind(several=sum(1 for n in layout.counts if n) > 1, whole=layout.is_full, order=order)
+            kind = self._kind(sum(1 for n in layout.counts if n), order, whole=layout.is_full)
             for d, n_layers, n_bytes in zip(self.devices, layout.counts, ledger, strict=True):
                 if n_layers:
-                    self._surcharge.learn(kind, d, n_ctx, trial.counted[d] - n_bytes)
+                    self.surcharge.learn(kind, d, n_ctx, trial.counted[d] - n_bytes)
         return trial
 
     def _items(self, n_ctx: int) -> list[Item]:
@@ -159,13 +186,17 @@ class Search:
     def _caches(self, n_ctx: int) -> list[int]:
         if n_ctx not in self._known_caches:
             settings = replace(self.settings, n_ctx=n_ctx)
-            self._known_caches[n_ctx] = layer_caches(self._model, settings, self.trials.runner)
+            self._known_caches[n_ctx] = layer_caches(self.model, settings, self.trials.runner)
         return self._known_caches[n_ctx]
 
     def _rooms(self, n_ctx: int, use: Sequence[int], *, whole: bool, order: Order = "front") -> list[int]:
         """Bytes for layers on each device that llama.cpp sees; -1 for those that are not to be used."""
-        kind = Kind(several=len(use) > 1, whole=whole, order=order)
-        return [max(0, self.trials.budgets[d] - self._surcharge.at(kind, d, n_ctx)) if d in use else -1 for d in self.devices]
+        kind = self._kind(len(use), order, whole=whole)
+        return [max(0, self.trials.budgets[d] - self.surcharge.at(kind, d, n_ctx)) if d in use else -1 for d in self.devices]
+
+    def _kind(self, n_used: int, order: Order, *, whole: bool) -> Kind:
+        single_copy = SINGLE_COPY in self.settings.overrides
+        return Kind(several=n_used > 1, whole=whole, single_copy=single_copy, order=order)
 
     def _wanted(self, items: Sequence[Item], rooms: Sequence[int]) -> list[float]:
         """Bytes that each device should take: the fastest first, equally fast ones in proportion to their room."""

@@ -102,6 +102,8 @@ class Kind(NamedTuple):
     whole: bool
     """Nothing is on the CPU; on several GPUs llama.cpp then keeps four copies of what crosses between them
     (ggml/src/ggml-backend.cpp, GGML_SCHED_MAX_COPIES)."""
+    single_copy: bool = False
+    """Unless that was given up (`layout.SINGLE_COPY`)."""
     order: Order = "front"
     """Which layers lose parts to the CPU first."""
 
@@ -112,21 +114,23 @@ class Surcharge:
     It is kept apart for plans of different kind; between two contexts of one kind it is nearly linear.
     """
 
-    def __init__(self, slope: float) -> None:
+    def __init__(self, slope: float, like: "Surcharge | None" = None) -> None:
         self._slope = slope
         """Bytes for each token of context before anything was learnt: the attention mask of one micro-batch."""
-        self._points: dict[Kind, dict[int, list[tuple[int, int]]]] = {}
+        self.points: dict[Kind, dict[int, list[tuple[int, int]]]] = {}
+        for kind, devices in like.points.items() if like is not None else ():
+            self.points[kind] = {device: list(points) for device, points in devices.items()}
 
     def learn(self, kind: Kind, device: int, n_ctx: int, n_bytes: int) -> None:
         """A trial of this kind was off by `n_bytes` on this device."""
-        devices = self._points.setdefault(kind, {})
+        devices = self.points.setdefault(kind, {})
         others = [p for p in devices.get(device, []) if p[0] != n_ctx]
         devices[device] = [*others[-1:], (n_ctx, n_bytes)]
 
     def at(self, kind: Kind, device: int, n_ctx: int) -> int:
         """The best guess."""
-        slope = self._slope * (4 if kind.several and kind.whole else 1)
-        devices = self._points.get(kind) or self._points.get(kind._replace(order="front"), {})
+        slope = self._slope * (4 if kind.several and kind.whole and not kind.single_copy else 1)
+        devices = self.points.get(kind) or self.points.get(kind._replace(order="front"), {})
         points = devices.get(device) or max((p[-1:] for p in devices.values()), key=lambda p: p[0][1], default=[(0, 0)])
         if len(points) > 1:
             slope = (points[1][1] - points[0][1]) / (points[1][0] - points[0][0])

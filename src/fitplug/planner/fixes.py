@@ -1,0 +1,132 @@
+"""If nothing fits: by how much, and the cheapest things that would help, each of them tried."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fitplug.conversion.quantize import Facts, Shape, tensor_types
+from fitplug.errors import FitplugError
+from fitplug.machine.records import Machine
+from fitplug.memory.sizes import alloc_size
+from fitplug.model.records import Model
+from fitplug.planner.choose import Choice, choose, make_grid
+from fitplug.planner.climb import Grid
+from fitplug.planner.records import Request
+from fitplug.planner.search import Search
+from fitplug.planner.trials import EstimatorFactory, Trial, Trials
+from fitplug.units import format_bytes, format_tokens
+
+_LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ2_XXS")
+"""Quants that are commonly offered, the best first."""
+_LEAST_CTX = 2048
+_MAX_FIXES = 4
+
+
+def find_fixes(choice: Choice, search: Search, grid: Grid, request: Request, factory: EstimatorFactory) -> tuple[str, ...]:
+    """What is missing, and what would help, the cheapest first."""
+    ways = (
+        *_given_flags(search, request),
+        *_shorter(choice, search, grid, request),
+        *_small_cache(search, grid, request),
+        *_smaller_quant(search, request, factory),
+        *_more_memory(choice),
+    )
+    return (*_missing(choice.trial, search.machine, request), *ways[:_MAX_FIXES])
+
+
+def _missing(trial: Trial, machine: Machine, request: Request) -> Iterator[str]:
+    for name, n in zip(machine.device_names(), trial.spare.devices, strict=True):
+        if n < 0:
+            kept = f" to leave {format_bytes(request.reserve_bytes)} free there" if request.reserve_bytes else ""
+            yield f"{format_bytes(-n)} are missing on {name}{kept}."
+    if trial.spare.host < 0:
+        yield (
+            f"{format_bytes(-trial.spare.host)} of the host's memory are missing: "
+            f"{format_bytes(machine.host.available_bytes)} are available. It would run from the disk, at a crawl."
+        )
+
+
+def _given_flags(search: Search, request: Request) -> Iterator[str]:
+    """The user's own placement may be what does not fit."""
+    placing = request.given & {"n_gpu_layers", "tensor_split", "split_mode", "n_cpu_moe", "overrides", "offload_kqv", "devices"}
+    if not placing:
+        return
+    defaults = type(search.settings)()
+    changes = {name: getattr(defaults, name) for name in placing}
+    free = Search(search.model, search.trials, replace(search.settings, **changes), request.given - placing)
+    found = choose(free, make_grid(search.model, free.settings, request), replace(request, given=request.given - placing))
+    if found is not None and found.trial.fits:
+        n_ctx = format_tokens(found.trial.settings.n_ctx)
+        yield f"Let fitplug place the layers: without your own placement {n_ctx} tokens fit."
+
+
+def _shorter(choice: Choice, search: Search, grid: Grid, request: Request) -> Iterator[str]:
+    """Less context than was wanted."""
+    n_slots = search.settings.n_seq_max
+    least = min(_LEAST_CTX * n_slots, grid.low)
+    if least == grid.low and "n_ctx" not in request.given:
+        return
+    below = Grid(grid.step, least, max(least, grid.low - 1))
+    if request.given & {"n_gpu_layers", "tensor_split", "split_mode"}:
+        trial = search.variant(quick=True).stretch(choice.trial.settings, below)
+    else:
+        free = replace(request, given=request.given - {"n_ctx"})
+        found = choose(search.variant(quick=True), below, free)
+        trial = found.trial if found is not None else None
+    if trial is not None and trial.fits:
+        yield f"A shorter context: {format_tokens(trial.settings.n_ctx)} tokens fit (-c {trial.settings.n_ctx})."
+
+
+def _small_cache(search: Search, grid: Grid, request: Request) -> Iterator[str]:
+    """The same context in fewer bits."""
+    if request.given & {"type_k", "type_v"} or search.settings.flash_attn == "off":
+        return
+    for kind, loss in (("q8_0", "hardly any loss"), ("q4_0", "some loss of quality")):
+        found = choose(search.variant(quick=True, type_k=kind, type_v=kind), grid, request)
+        if found is not None and found.trial.fits:
+            n_ctx = format_tokens(found.trial.settings.n_ctx)
+            yield f"A {kind} cache (-ctk {kind} -ctv {kind}, {loss}): then {n_ctx} tokens fit."
+            return
+
+
+def _smaller_quant(search: Search, request: Request, factory: EstimatorFactory) -> Iterator[str]:
+    """The best quant of the same model that fits, by the types that llama-quantize would choose."""
+    for ftype in _LADDER:
+        smaller = requantised(search.model, ftype)
+        if smaller is None or smaller.n_bytes >= search.model.n_bytes:
+            continue
+        trials = Trials(smaller, search.machine, search.trials.runner, request.reserve_bytes, factory)
+        try:
+            other = Search(smaller, trials, search.settings, request.given)
+            other.quick = True
+            found = choose(other, make_grid(smaller, search.settings, request), request)
+        except FitplugError:
+            return
+        if found is not None and found.trial.fits:
+            n_ctx = format_tokens(found.trial.settings.n_ctx)
+            size = format_bytes(smaller.n_bytes)
+            yield f"A smaller quant: {ftype} of this model has about {size} and fits with {n_ctx} tokens."
+            return
+
+
+def requantised(model: Model, ftype: str) -> Model | None:
+    """The same model as llama-quantize would write it; None where it cannot be told."""
+    first = model.layers[0] if model.layers else None
+    if first is None or model.header.format != "gguf":
+        return None
+    facts = Facts(model.architecture, model.n_layer_all, model.n_expert, first.n_head, first.n_head_kv)
+    shapes = [Shape(t.name, "f32" if t.type == "f32" else "f16", t.shape) for t in model.tensors.values()]
+    try:
+        types = tensor_types(shapes, facts, ftype)
+    except FitplugError:
+        return None
+    tensors = {
+        name: tensor._replace(type=types.get(name, tensor.type), n_bytes=alloc_size(types.get(name, tensor.type), tensor.shape))
+        for name, tensor in model.tensors.items()
+    }
+    n_bytes = sum(tensor.n_bytes for tensor in tensors.values())
+    return replace(model, header=replace(model.header, tensors=tensors), n_bytes=n_bytes, file_type=ftype)
+
+
+def _more_memory(choice: Choice) -> Iterator[str]:
+    if choice.trial.spare.host < 0:
+        yield f"Free {format_bytes(-choice.trial.spare.host)} of the host's memory by closing other programs, or add some."

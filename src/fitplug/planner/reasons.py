@@ -1,0 +1,122 @@
+"""Why a plan is as it is, in sentences that a beginner understands."""
+
+from collections.abc import Iterator
+
+from fitplug.machine.records import Machine
+from fitplug.model.records import Model
+from fitplug.planner.choose import Choice
+from fitplug.planner.climb import Grid
+from fitplug.planner.layout import SINGLE_COPY
+from fitplug.planner.records import Request
+from fitplug.planner.trials import Trial
+from fitplug.units import format_bytes, format_tokens
+
+
+def explain(choice: Choice, model: Model, machine: Machine, grid: Grid, request: Request) -> tuple[str, ...]:
+    """One sentence for each thing that was decided."""
+    return (
+        *_place(choice, model, machine),
+        *_context(choice, grid, request),
+        *_cache(choice.trial, request),
+        *_users(choice.trial, request),
+    )
+
+
+def _place(choice: Choice, model: Model, machine: Machine) -> Iterator[str]:
+    trial = choice.trial
+    used = [name for name, n in zip(machine.device_names(), trial.counted, strict=True) if n]
+    if choice.where == "one":
+        yield f"Everything fits on {_named(used[0], machine)}: that is the fastest place for it."
+        if len(machine.devices) > 1:
+            yield "One GPU is enough, so the others are left out: every step from one GPU to another costs time."
+    elif choice.where == "several":
+        yield f"No single GPU holds everything, {len(used)} together do: {_shares(trial, machine)}."
+        yield from _single_copy(trial)
+    elif choice.where == "experts":
+        yield from _experts(trial, model)
+    elif choice.where == "layers":
+        n_all = model.n_layer_all + 1
+        n_cpu = n_all - min(trial.settings.n_gpu_layers, n_all)
+        yield (
+            f"Not all of it fits on the {_gpus(machine)}: {n_cpu} of {n_all} layers stay in the host's memory, "
+            "which is several times slower, so as few as possible."
+        )
+        if trial.settings.overrides:
+            yield "Layers at the border are divided between GPU and CPU, so that no room is left unused."
+    elif choice.where == "cpu":
+        yield "Everything runs on the CPU: " + (
+            "no GPU that llama.cpp can use was found."
+            if not machine.devices
+            else f"the {_gpus(machine)} has no room for even one layer beside what must stay free."
+        )
+    else:
+        yield "The layers are placed as you said."
+
+
+def _experts(trial: Trial, model: Model) -> Iterator[str]:
+    used = model.get_int("expert_used_count")
+    share = f"each token uses only {used} of its {model.n_expert} experts a layer" if used else "few are used at a time"
+    yield (
+        f"Not all of it fits on the GPU, so experts go to the host's memory before anything else does: {share}, "
+        "and they are the cheapest part to read from there."
+    )
+    n_bytes = trial.estimate.n_bytes("CPU")
+    yield f"As few experts as possible stay on the CPU; together with the embeddings it holds {format_bytes(n_bytes)}."
+
+
+def _single_copy(trial: Trial) -> Iterator[str]:
+    if SINGLE_COPY in trial.settings.overrides:
+        yield (
+            f"-ot '{SINGLE_COPY.pattern}={SINGLE_COPY.buffer}' moves nothing; it stops llama.cpp from keeping four copies "
+            "of the buffers between the GPUs, and the room goes to the context. Long prompts are read more slowly."
+        )
+
+
+def _context(choice: Choice, grid: Grid, request: Request) -> Iterator[str]:
+    n_ctx = choice.trial.settings.n_ctx
+    words = f"{format_tokens(n_ctx)} tokens"
+    if "n_ctx" in request.given:
+        yield f"The context is {words}, as you asked."
+    elif n_ctx == grid.high:
+        yield f"The context is {words}, the longest that the model was trained for."
+    elif choice.where in ("one", "several", "given"):
+        yield (
+            f"The context is {words}, the longest that leaves {format_bytes(request.reserve_bytes)} free on every GPU; "
+            f"the model was trained for {format_tokens(grid.high)}."
+        )
+    elif choice.where == "cpu":
+        yield f"The context is {words}, the longest for which the host has the memory."
+    else:
+        yield (
+            f"The context is {words}: at least {format_tokens(grid.low)} were wanted, and a longer one would push more of "
+            "the model off the GPU."
+        )
+
+
+def _cache(trial: Trial, request: Request) -> Iterator[str]:
+    resolved = trial.estimate.resolved
+    if "type_k" not in request.given and "type_v" not in request.given and resolved.type_k == "f16":
+        yield "The cache keeps its 16 bits: nothing here costs quality."
+    if not resolved.flash_attn and "flash_attn" not in request.given and trial.estimate.n_bytes("CPU") >= 0:
+        yield "Flash attention is off: llama.cpp has none for this model on these devices."
+
+
+def _users(trial: Trial, request: Request) -> Iterator[str]:
+    if request.users > 1:
+        each = format_tokens(trial.estimate.resolved.n_ctx_seq)
+        yield f"{trial.settings.n_seq_max} users are served at once, each with {each} tokens of context."
+
+
+def _shares(trial: Trial, machine: Machine) -> str:
+    names = machine.device_names()
+    layers = trial.estimate.layer_devices
+    return ", ".join(f"{name} {layers.count(name)} layers" for name in names if name in layers)
+
+
+def _gpus(machine: Machine) -> str:
+    return "GPU" if len(machine.devices) == 1 else "GPUs"
+
+
+def _named(name: str, machine: Machine) -> str:
+    device = machine.devices[machine.device_names().index(name)]
+    return f"{name} ({device.name})" if device.name else name
