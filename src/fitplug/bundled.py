@@ -37,6 +37,12 @@ def _open_path(path: str) -> Sequence[Blob]:
     return open_path(path)
 
 
+def _open_url(url: str) -> Sequence[Blob]:
+    from fitplug.sources.url import open_url
+
+    return open_url(url)
+
+
 @hookimpl
 def fitplug_formats() -> Iterable[HeaderFormat]:
     """GGUF and safetensors."""
@@ -46,5 +52,6 @@ def fitplug_formats() -> Iterable[HeaderFormat]:
 
 @hookimpl
 def fitplug_sources() -> Iterable[Source]:
-    """This disk."""
+    """This disk, and whatever has a URL."""
     yield Source(scheme="file", help="a file, the first file of a split, or a folder of safetensors", open=_open_path)
+    yield Source(scheme="https", help="the URL of a file, read by ranges", open=_open_url)

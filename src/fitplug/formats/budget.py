@@ -3,8 +3,8 @@
 from fitplug.errors import UnreadableError
 from fitplug.units import MIB
 
-MAX_HEADER = 256 * MIB
-"""Bytes of one GGUF header: sixteen times the largest that is known (Gemma 4's vocabulary)."""
+MAX_HEADER = 64 * MIB
+"""Bytes of one GGUF header: four times the largest that is known (Gemma 4's vocabulary)."""
 MAX_TEXT = 12 * MIB
 MAX_STRINGS = 4 << 20
 """Stepped over: four times the most that is known."""

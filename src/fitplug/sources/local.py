@@ -1,7 +1,7 @@
 """Models on this disk: a file, the first file of a split, a folder of safetensors."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from io import FileIO
 from stat import S_ISDIR, S_ISREG
 
@@ -18,10 +18,10 @@ class LocalFile:
     """A file, read where it is asked to be and nowhere else.
 
     Plain reads, not a memory map: a file that is cut while it is mapped kills the process. Its length is taken once, so a file
-    that grows is read as it was.
+    that grows is read as it was. It is open only while it is read: a model may have more files than a process may open.
     """
 
-    __slots__ = ("_file", "n_bytes", "name", "path")
+    __slots__ = ("n_bytes", "name", "path")
 
     def __init__(self, path: str) -> None:
         self.path, self.name = path, os.path.basename(path)
@@ -31,7 +31,7 @@ class LocalFile:
                 raise UnreadableError(
                     f"{path}: is {'a folder' if S_ISDIR(status.st_mode) else 'no plain file'}; name a model file"
                 )
-            self._file = FileIO(path)
+            FileIO(path).close()
         except FileNotFoundError:
             raise NotFoundError(f"{path}: no such file") from None
         except (OSError, ValueError) as error:
@@ -41,20 +41,17 @@ class LocalFile:
     def __repr__(self) -> str:
         return f"LocalFile({self.path!r})"
 
-    def close(self) -> None:
-        """Give the file back; nothing can be read after."""
-        self._file.close()
-
     def read(self, offset: int, n_bytes: int) -> bytes:
         """`n_bytes` from `offset`, fewer only at the end of the file."""
         wanted = min(n_bytes, self.n_bytes - offset)
         if wanted <= 0 or offset < 0:
             return b""
         try:
-            self._file.seek(offset)
-            data = self._file.read(wanted)
-            while len(data) < wanted and (more := self._file.read(wanted - len(data))):
-                data += more
+            with FileIO(self.path) as file:
+                file.seek(offset)
+                data = file.read(wanted)
+                while len(data) < wanted and (more := file.read(wanted - len(data))):
+                    data += more
         except OSError as error:
             raise UnreadableError(f"{self.path}: cannot be read: {error.strerror or error}") from None
         return data
@@ -67,20 +64,29 @@ def open_path(path: str) -> Sequence[Blob]:
         return _open_folder(path)
     folder, name = os.path.split(path)
     if name.endswith(".safetensors"):
-        return [LocalFile(os.path.join(folder, each)) for each in companions(name, os.listdir(folder or "."))]
+        return [LocalFile(os.path.join(folder, each)) for each in companions(name, _names(folder))]
     names = [other for other in shard_names(name) if other == name or os.path.isfile(os.path.join(folder, other))]
     if name != names[0] and names[0] == shard_names(name)[0]:
         raise UnreadableError(f"{path}: is a later part of a split; give its first file, {names[0]}")
     return [LocalFile(os.path.join(folder, each)) for each in names]
 
 
+def _names(folder: str) -> Collection[str]:
+    try:
+        return os.listdir(folder or ".")
+    except FileNotFoundError:
+        raise NotFoundError(f"{folder}: no such folder") from None
+    except OSError as error:
+        raise UnreadableError(f"{folder}: cannot be listed: {error.strerror or error}") from None
+
+
 def _open_folder(path: str) -> Sequence[Blob]:
     """All safetensors of a folder, by name, and its JSON files; or its only GGUF model."""
-    names = sorted(os.listdir(path))
+    names = sorted(_names(path))
     if any(name.endswith(".safetensors") for name in names):
         wanted = [name for name in names if name.endswith((".safetensors", ".safetensors.index.json")) or name == "config.json"]
         return [LocalFile(os.path.join(path, name)) for name in wanted]
-    models = sorted({shard_names(name)[0] for name in names if name.endswith(".gguf")})
+    models = sorted({shard_names(name)[0] for name in names if name.endswith(".gguf") and "mmproj" not in name.lower()})
     if len(models) == 1:
         return open_path(os.path.join(path, models[0]))
     what = f"{len(models)} GGUF models: name one" if models else "neither a .gguf file nor safetensors"

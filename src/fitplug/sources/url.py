@@ -1,0 +1,44 @@
+"""Models behind a plain URL: one file, or its shards and companions beside it."""
+
+from collections.abc import Sequence
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
+
+from fitplug.errors import AccessError, FitplugError, NotFoundError
+from fitplug.formats.gguf_split import shard_names
+from fitplug.formats.header import Blob
+from fitplug.formats.safetensors_names import CONFIG, shards_of
+from fitplug.repository.headers import Prefix
+from fitplug.sources.http import Http, HttpBlob
+
+MAX_SHARDS = 256
+"""Each costs a request or more."""
+
+
+def open_url(url: str) -> Sequence[Blob]:
+    """The file at `url` and what is named like its shards; for safetensors config.json, where there is one."""
+    name = unquote(urlsplit(url).path.rpartition("/")[2])
+    http = Http()
+    safetensors = name.endswith(".safetensors")
+    names = shards_of(name) if safetensors else list(shard_names(name))
+    if len(names) > MAX_SHARDS:
+        raise FitplugError(f"{name[:80]}: is one of {len(names)} files; over a network fitplug reads up to {MAX_SHARDS}")
+    if not safetensors and name != names[0]:
+        raise FitplugError(f"{name[:80]}: is a later part of a split; give the URL of its first file, {names[0][:80]}")
+    blobs = [HttpBlob(http, url if each == name else _beside(url, each), each) for each in names]
+    return [*blobs, *_config(http, url)] if safetensors else [Prefix(blob) for blob in blobs]
+
+
+def _beside(url: str, name: str) -> str:
+    """The URL of another file of the same folder."""
+    parts = urlsplit(url)
+    folder = parts.path.rpartition("/")[0]
+    return urlunsplit(parts._replace(path=f"{folder}/{quote(name)}"))
+
+
+def _config(http: Http, url: str) -> Sequence[Blob]:
+    blob = HttpBlob(http, _beside(url, CONFIG), CONFIG)
+    try:
+        blob.read(0, 1)
+    except (NotFoundError, AccessError):
+        return ()
+    return (blob,)
