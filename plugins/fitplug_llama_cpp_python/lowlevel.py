@@ -5,11 +5,11 @@ library is built with libstdc++, whose map has been a red-black tree of this lay
 """
 
 import ctypes
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import llama_cpp
-from llama_cpp._ggml import libggml
 
 _SYMBOL = "_Z26llama_get_memory_breakdownPK13llama_context"
 _MOST = 256
@@ -29,9 +29,7 @@ class _Node(ctypes.Structure):
 
 def breakdown(context: int) -> dict[str, dict[str, int]]:
     """Buffer type → model, context and compute bytes of a `llama_context`."""
-    function = llama_cpp.llama_cpp._lib[_SYMBOL]  # noqa: SLF001 - the package has no public name for its library
-    function.restype, function.argtypes = _Map, [ctypes.c_void_p]
-    found = function(context)
+    found = _function(_SYMBOL, _Map, ctypes.c_void_p)(context)
     if found.count > _MOST:
         raise RuntimeError("llama.cpp's memory breakdown does not look as expected")
     name = _function("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)
@@ -50,6 +48,13 @@ def _walk(root: int | None, count: int) -> Iterator[_Node]:
         count -= 1
         yield node
         stack += [child for child in (node.left, node.right) if child]
+
+
+def load_backends() -> None:
+    """Backends that are libraries of their own lie beside libllama; nothing to do where they are built in."""
+    if not _devices():
+        folder = os.path.dirname(str(llama_cpp.llama_cpp._lib._name))  # noqa: PTH120, SLF001 - a folder's name; as below
+        _function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)(folder.encode())
 
 
 def buffer_type(name: str) -> int:
@@ -78,6 +83,7 @@ def _devices() -> list[int]:
 
 
 def _function(name: str, restype: Any, *argtypes: Any) -> Any:
-    function = libggml[name]
+    """Of libllama, or of the libggml that it is linked to (the package may have loaded another one besides)."""
+    function = llama_cpp.llama_cpp._lib[name]  # noqa: SLF001 - the package has no public name for its library
     function.restype, function.argtypes = restype, list(argtypes)
     return function

@@ -11,7 +11,7 @@ from typing import Any
 import llama_cpp
 
 from fitplug_llama_cpp_python.arguments import SPLIT_MODES, TYPES
-from fitplug_llama_cpp_python.lowlevel import breakdown, buffer_type, device
+from fitplug_llama_cpp_python.lowlevel import breakdown, buffer_type, device, load_backends
 
 FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """common/common.h, LLM_FFN_EXPS_REGEX: what -cmoe and -ncmoe move."""
@@ -25,6 +25,7 @@ def main() -> int:
     """One request, one answer; llama.cpp's own words go to standard error."""
     request = json.load(sys.stdin)
     keep: list[Any] = []
+    load_backends()
     llama_cpp.llama_backend_init()
     model = llama_cpp.llama_model_load_from_file(request["model"].encode(), model_params(request["settings"], keep))
     if not model:

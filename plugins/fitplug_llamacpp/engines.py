@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from fitplug.enginelog import parse_buffer_sizes
 from fitplug.errors import NotFoundError, RefusedError
@@ -14,7 +15,9 @@ from fitplug_llamacpp.command import flags, measuring_flags
 
 _TIMEOUT = 600
 """Seconds; a real load reads the whole file."""
-_READY = ("server is listening", "model loaded", "all slots are idle")
+_READY = ("server is listening", "all slots are idle")
+_RESERVED = "reserve took"
+"""src/llama-context.cpp, sched_reserve: every buffer is there."""
 _ESTIMATE = re.compile(r"^(\S+) (\d+) (\d+) (\d+)\s*$", re.MULTILINE)
 """common/fit.cpp, common_fit_print: device, model, context, compute in whole MiB."""
 
@@ -51,8 +54,12 @@ def parse_fit_print(text: str) -> dict[str, dict[str, int]]:
 
 
 def measure_server(model: str, settings: Settings) -> Mapping[str, Mapping[str, int]]:
-    """Starts llama-server on a free port, reads its log until the model is loaded, and ends it."""
-    argv = [_find("llama-server"), "-m", model, *flags(settings), "--no-warmup", "-lv", "5", "--host", "127.0.0.1",
+    """Starts llama-server on a free port, reads its log until the model is loaded, and ends it.
+
+    Without a memory map: for a mapped file it prints the stretch of the file that is mapped, not the tensors' size.
+    """
+    unmapped = replace(settings, use_mmap=False)
+    argv = [_find("llama-server"), "-m", model, *flags(unmapped), "--no-warmup", "-lv", "5", "--host", "127.0.0.1",
             "--port", str(_free_port())]  # fmt: skip
     with subprocess.Popen(  # noqa: S603 - the user's own program
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
@@ -61,10 +68,9 @@ def measure_server(model: str, settings: Settings) -> Mapping[str, Mapping[str, 
             lines = list(_until_ready(process.stdout or ()))
         finally:
             process.terminate()
-    found = parse_buffer_sizes(lines)
-    if not lines or not any(word in lines[-1] for word in _READY):
+    if not any(_RESERVED in line for line in lines):
         raise RefusedError(f"llama-server did not start with these settings: {_reason(lines)}")
-    return found
+    return parse_buffer_sizes(lines)
 
 
 def _until_ready(lines: Iterable[str]) -> Iterable[str]:

@@ -10,6 +10,10 @@ from fitplug.render.page import Block, Line, Table, write
 from fitplug.render.text import one_line
 from fitplug.render.words import KIND_NAMES, title
 
+ALL_HOST = "Host"
+"""What llama-fit-params calls all of the host's memory."""
+_NOT_HOST = ("CPU_REPACK", "AMX", "CPU_KLEIDIAI")
+
 
 class Compared(NamedTuple):
     """One buffer of one kind: what was predicted, and what the engine says."""
@@ -39,10 +43,21 @@ def compare(estimate: Estimate, measured: Mapping[str, Mapping[str, int]], *, pr
         for kind, n_bytes in kinds.items()
         if kind in (Kind.MODEL, Kind.CONTEXT, Kind.COMPUTE)
     }
+    if any(buffer == ALL_HOST for buffer, _ in said):
+        predicted = _host_together(predicted)
     kinds = list(Kind)
     keys = sorted({*predicted, *said}, key=lambda key: (key[0].startswith(HOST), key[0], kinds.index(key[1])))
     rows = [(buffer, kind, predicted[buffer, kind], said.get((buffer, kind), 0)) for buffer, kind in keys]
     return [Compared(*row, abs(row[2] - row[3]) < max(1, precision)) for row in rows if row[2] or row[3]]
+
+
+def _host_together(predicted: Counter[tuple[str, Kind]]) -> Counter[tuple[str, Kind]]:
+    """As common_fit_print (common/fit.cpp) has it: host buffers in one row, repacked weights in none: they are "not host"."""
+    found: Counter[tuple[str, Kind]] = Counter()
+    for (buffer, kind), n_bytes in predicted.items():
+        if not buffer.startswith(_NOT_HOST):
+            found[ALL_HOST if buffer == HOST or buffer.endswith("_Host") else buffer, kind] += n_bytes
+    return found
 
 
 def show(model: Model, rows: Sequence[Compared], engine: str, *, agrees: bool) -> None:
