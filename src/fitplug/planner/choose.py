@@ -40,10 +40,19 @@ def make_grid(model: Model, settings: Settings, request: Request) -> Grid:
 
 def choose(search: Search, grid: Grid, request: Request) -> Choice | None:
     """The best plan for the goal; None where llama.cpp refuses every one."""
+    usable = tuple(d for d in search.devices if search.trials.budgets[d] > 0)
+    if request.given & _PLACING == {"n_gpu_layers"} and is_all(search, search.settings.n_gpu_layers):
+        found = _on_gpus(search, grid, request.goal, usable) or _partly(search, grid, request, usable)
+        if found is not None and is_all(search, found.trial.settings.n_gpu_layers):
+            return found
     if request.given & _PLACING:
         return _as_given(search, grid, request)
-    usable = tuple(d for d in search.devices if search.trials.budgets[d] > 0)
     return _on_gpus(search, grid, request.goal, usable) or _partly(search, grid, request, usable) or _on_cpu(search, grid)
+
+
+def is_all(search: Search, n_gpu_layers: int) -> bool:
+    """-ngl leaves no layer on the CPU."""
+    return n_gpu_layers < 0 or n_gpu_layers >= search.n_layers
 
 
 def _on_gpus(search: Search, grid: Grid, goal: Goal, usable: Sequence[int]) -> Choice | None:
@@ -90,7 +99,8 @@ def _partly(search: Search, grid: Grid, request: Request, usable: Sequence[int])
         trial = search.least_on_cpu(grid.low, usable)
     if trial is None:
         return None
-    where: Where = "experts" if search.costs.experts and trial.settings.n_gpu_layers >= search.n_layers else "layers"
+    all_layers = is_all(search, trial.settings.n_gpu_layers)
+    where: Where = "experts" if search.costs.experts and all_layers else "layers"
     if trial.fits and trial.settings.n_ctx < grid.high:
         longer = search.stretch(trial.settings, grid._replace(low=trial.settings.n_ctx))
         trial = longer or trial

@@ -130,7 +130,8 @@ class Surcharge:
     def at(self, kind: Kind, device: int, n_ctx: int) -> int:
         """The best guess."""
         slope = self._slope * (4 if kind.several and kind.whole and not kind.single_copy else 1)
-        devices = self.points.get(kind) or self.points.get(kind._replace(order="front"), {})
+        alike = (kind, kind._replace(order="front"), kind._replace(order="front", whole=True))
+        devices = next((self.points[k] for k in alike if k in self.points), {})
         points = devices.get(device) or max((p[-1:] for p in devices.values()), key=lambda p: p[0][1], default=[(0, 0)])
         if len(points) > 1:
             slope = (points[1][1] - points[0][1]) / (points[1][0] - points[0][0])
