@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 def collect(root: str = "/") -> dict[str, Any] | None:
     """Sysfs and KFD files; None where no AMD GPU is."""
-    from fitplug_amd.collect import collect as collect_now
+    from fitplug_amd.collecting import collect as collect_now
 
     return collect_now(root)
 
 
 def parse(raw: Mapping[str, Any]) -> "list[Device]":
     """The GPUs that HIP shows, or all of them where only Vulkan can use them."""
-    from fitplug_amd.parse import parse as parse_now
+    from fitplug_amd.parsing import parse as parse_now
 
     return parse_now(raw)
 
 
 def notes(raw: Mapping[str, Any]) -> list[str]:
     """Hidden cards, and how an APU's memory can be raised."""
-    from fitplug_amd.parse import notes as notes_now
+    from fitplug_amd.parsing import notes as notes_now
 
     return notes_now(raw)
 

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 def collect() -> dict[str, Any] | None:
     """What Metal and the system say; None where it is not a Mac with Apple's own chip."""
-    from fitplug_apple.collect import collect as collect_now
+    from fitplug_apple.collecting import collect as collect_now
 
     return collect_now()
 
 
 def parse(raw: Mapping[str, Any]) -> "list[Device]":
     """The one GPU that Metal shows."""
-    from fitplug_apple.parse import parse as parse_now
+    from fitplug_apple.parsing import parse as parse_now
 
     return parse_now(raw)
 
 
 def notes(raw: Mapping[str, Any]) -> list[str]:
     """How the share of the memory was found, and how it can be raised."""
-    from fitplug_apple.parse import notes as notes_now
+    from fitplug_apple.parsing import notes as notes_now
 
     return notes_now(raw)
 

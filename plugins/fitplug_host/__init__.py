@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 def collect(root: str = "/") -> dict[str, Any]:
     """Files of Linux, or psutil's figures elsewhere."""
-    from fitplug_host.collect import collect as collect_now
+    from fitplug_host.collecting import collect as collect_now
 
     return collect_now(root)
 
 
 def parse(raw: Mapping[str, Any]) -> "Host":
     """The host as a new process finds it."""
-    from fitplug_host.parse import parse as parse_now
+    from fitplug_host.parsing import parse as parse_now
 
     return parse_now(raw)
 
 
 def notes(raw: Mapping[str, Any]) -> list[str]:
     """A container's limit, and Windows's share of the memory."""
-    from fitplug_host.parse import notes as notes_now
+    from fitplug_host.parsing import notes as notes_now
 
     return notes_now(raw)
 

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 def collect(root: str = "/") -> dict[str, Any] | None:
     """Sysfs files of the xe and i915 drivers; None where no Intel GPU is."""
-    from fitplug_intel.collect import collect as collect_now
+    from fitplug_intel.collecting import collect as collect_now
 
     return collect_now(root)
 
 
 def parse(raw: Mapping[str, Any]) -> "list[Device]":
     """Cards with their own memory, and the integrated GPU."""
-    from fitplug_intel.parse import parse as parse_now
+    from fitplug_intel.parsing import parse as parse_now
 
     return parse_now(raw)
 
 
 def notes(raw: Mapping[str, Any]) -> list[str]:
     """What Intel's drivers do not tell."""
-    from fitplug_intel.parse import notes as notes_now
+    from fitplug_intel.parsing import notes as notes_now
 
     return notes_now(raw)
 

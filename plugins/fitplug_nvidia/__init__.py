@@ -19,14 +19,14 @@ def collect() -> dict[str, Any] | None:
 
 def parse(raw: Mapping[str, Any]) -> "list[Device]":
     """The cards that CUDA shows, in its order."""
-    from fitplug_nvidia.parse import parse as parse_now
+    from fitplug_nvidia.parsing import parse as parse_now
 
     return parse_now(raw)
 
 
 def notes(raw: Mapping[str, Any]) -> list[str]:
     """Hidden cards, cards that do not answer, and shared ones."""
-    from fitplug_nvidia.parse import notes as notes_now
+    from fitplug_nvidia.parsing import notes as notes_now
 
     return notes_now(raw)
 

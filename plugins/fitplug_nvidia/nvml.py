@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import pynvml  # type: ignore[import-untyped] # nvidia-ml-py has no types
+import pynvml
 
 from fitplug.errors import NotFoundError
 from fitplug.sysfs import read_tree

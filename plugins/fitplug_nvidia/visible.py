@@ -23,9 +23,7 @@ def visible_cards(cards: Sequence[Card], env: Mapping[str, str]) -> Visible:
     notes = []
     ordered = cuda_order(cards, env.get("CUDA_DEVICE_ORDER"))
     if env.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and len({card["name"] for card in cards}) > 1:
-        notes.append(
-            "unlike cards are taken fastest first, as CUDA does; CUDA_DEVICE_ORDER=PCI_BUS_ID makes it certain"
-        )
+        notes.append("unlike cards are taken fastest first, as CUDA does; CUDA_DEVICE_ORDER=PCI_BUS_ID makes it certain")
     chosen: Sequence[Card] = [_whole_or_slice(card) for card in ordered]
     if "CUDA_VISIBLE_DEVICES" in env:
         chosen, problem = _chosen(ordered, env["CUDA_VISIBLE_DEVICES"])

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 def collect() -> dict[str, Any] | None:
     """The physical devices of the Vulkan library; None where there is none."""
-    from fitplug_vulkan.collect import collect as collect_now
+    from fitplug_vulkan.collecting import collect as collect_now
 
     return collect_now()
 
 
 def parse(raw: Mapping[str, Any]) -> "list[Device]":
     """Dedicated and integrated GPUs, as llama.cpp's Vulkan backend sees them."""
-    from fitplug_vulkan.parse import parse as parse_now
+    from fitplug_vulkan.parsing import parse as parse_now
 
     return parse_now(raw)
 
 
 def notes(raw: Mapping[str, Any]) -> list[str]:
     """Drivers that do not tell what is free."""
-    from fitplug_vulkan.parse import notes as notes_now
+    from fitplug_vulkan.parsing import notes as notes_now
 
     return notes_now(raw)
 

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 def collect() -> dict[str, Any] | None:
     """DXGI's adapters and the display class of the registry; None elsewhere."""
-    from fitplug_windows.collect import collect as collect_now
+    from fitplug_windows.collecting import collect as collect_now
 
     return collect_now()
 
 
 def parse(raw: Mapping[str, Any]) -> "list[Device]":
     """Every hardware adapter, as llama.cpp's Vulkan backend uses it."""
-    from fitplug_windows.parse import parse as parse_now
+    from fitplug_windows.parsing import parse as parse_now
 
     return parse_now(raw)
 
 
 def notes(raw: Mapping[str, Any]) -> list[str]:
     """What DXGI cannot tell."""
-    from fitplug_windows.parse import notes as notes_now
+    from fitplug_windows.parsing import notes as notes_now
 
     return notes_now(raw)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from fitplug.errors import FitplugError
 from fitplug.machine.records import Host
 from fitplug_host import collect, measure_bandwidth, notes, parse
-from fitplug_host.collect import cgroup_files
+from fitplug_host.collecting import cgroup_files
 
 GIB = 1 << 30
 MEMINFO = "MemTotal:       67108864 kB\nMemFree:         1048576 kB\nMemAvailable:   50331648 kB\nCached: 1 kB\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fitplug_nvidia import notes, parse
-from fitplug_nvidia.parse import host_memory
+from fitplug_nvidia.parsing import host_memory
 from fitplug_nvidia.visible import cuda_order, visible_cards
 
 SOURCE = Path(__file__).parent / "nvml/nvml.c"

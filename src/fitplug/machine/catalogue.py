@@ -54,6 +54,7 @@ class CatalogueCard(NamedTuple):
 _ANY_SIZE = {"apu", "igpu"}
 _MAX_CARDS = 16
 _MAX_CHOICES = 12
+_MAX_NAME = 200
 
 
 @lru_cache(maxsize=1)
@@ -128,8 +129,7 @@ def _named_by_driver(card: CatalogueCard, query: Query) -> bool:
 
 
 def _contained(card: CatalogueCard, query: Query) -> bool:
-    names = (card.name, *card.driver_names, *card.aliases)
-    return any(not Counter(query.tokens) - Counter(_parsed(name).tokens) for name in names)
+    return any(not Counter(query.tokens) - Counter(_parsed(name).tokens) for name in _names(card))
 
 
 @lru_cache(maxsize=4096)
@@ -169,11 +169,33 @@ def card_for_device(device: Device) -> CatalogueCard | None:
     """The card behind a device, by the driver's name and, of several, by size and bandwidth; None where nothing fits."""
     if "catalogue" in device.extra:
         return next((card for card in cards() if card.name == device.extra["catalogue"]), None)
-    wanted = _plain(str(device.extra.get("slice_of") or device.name))
-    if not wanted:
-        return None
-    found = [card for card in cards() if wanted in {_plain(name) for name in (card.name, *card.driver_names, *card.aliases)}]
+    name = str(device.extra.get("slice_of") or device.name)[:_MAX_NAME]
+    wanted = _plain(name)
+    found = [card for card in cards() if wanted and wanted in map(_plain_cached, _names(card))] or _within(name)
     return min(found, key=lambda card: _distance(card, device), default=None)
+
+
+def _within(name: str) -> list[CatalogueCard]:
+    """Cards whose whole name is a part of the driver's: "AMD Instinct MI300X OAM", "GRID T4-8Q"."""
+    words = Counter(parse_query(name).tokens)
+    sizes = {card: _n_words(_parsed(card.name).tokens, words) for card in cards()}
+    longest = max(sizes.values(), default=0)
+    return [card for card, size in sizes.items() if size == longest and longest]
+
+
+def _n_words(tokens: tuple[str, ...], words: Counter[str]) -> int:
+    """How many words of a name are found in another; 0 where one is missing or the name says too little."""
+    telling = len(tokens) > 1 or any(len(token) > 2 and token.isdigit() for token in tokens)
+    return len(tokens) if telling and not Counter(tokens) - words else 0
+
+
+def _names(card: CatalogueCard) -> tuple[str, ...]:
+    return (card.name, *card.driver_names, *card.aliases)
+
+
+@lru_cache(maxsize=4096)
+def _plain_cached(name: str) -> str:
+    return _plain(name)
 
 
 def _plain(name: str) -> str:

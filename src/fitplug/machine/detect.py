@@ -5,6 +5,7 @@ The two halves are separate so that what was collected can be recorded (`fitplug
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fitplug.errors import FitplugError
@@ -61,8 +62,21 @@ def compose(detectors: Iterable[Detector], raw: Mapping[str, Any], *, notes: Seq
     if host is None:
         host, note = assumed_host(devices)
         notes.append(note)
-    taken, unused = take_devices(devices)
+    taken, unused = take_devices(_with_speed(device) for device in devices)
     return Machine(devices=taken, unused=unused, host=host, notes=tuple(notes))
+
+
+def _with_speed(device: Device) -> Device:
+    """A device whose driver does not tell its memory's speed has the catalogue's, where that knows it."""
+    if device.memory_bandwidth is not None:
+        return device
+    from fitplug.machine.catalogue import card_for_device
+
+    card = card_for_device(device)
+    if card is None or card.bandwidth is None:
+        return device
+    extra = {**device.extra, "bandwidth_basis": f"catalogue: {card.name}"}
+    return replace(device, memory_bandwidth=card.bandwidth // card.n_gpus, extra=extra)
 
 
 def _run(detectors: Sequence[Detector], timeout_s: float) -> tuple[dict[str, Any], list[str]]:
@@ -85,9 +99,7 @@ def _run(detectors: Sequence[Detector], timeout_s: float) -> tuple[dict[str, Any
     with answered:
         answered.wait_for(lambda: len(results) == len(detectors), timeout_s)
         found, said = dict(results), list(notes)  # a thread left behind may still write
-    said += [
-        f"{detector.name}: no answer within {timeout_s:g} s" for detector in detectors if detector.name not in found
-    ]
+    said += [f"{detector.name}: no answer within {timeout_s:g} s" for detector in detectors if detector.name not in found]
     return {name: findings for name, findings in found.items() if findings is not None}, said
 
 

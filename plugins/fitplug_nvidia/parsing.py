@@ -72,9 +72,7 @@ def _is_integrated(card: Card) -> bool:
     Only for chips that are known to have none of their own: a lost card or a slice must not become all of the RAM.
     """
     by_name = any(word in card["name"] for word in _INTEGRATED)
-    return card.get("memory_error") == 3 and (
-        by_name or card.get("addressing") == _ATS or card.get("pci_device") == _GB10
-    )
+    return card.get("memory_error") == 3 and (by_name or card.get("addressing") == _ATS or card.get("pci_device") == _GB10)
 
 
 def host_memory(meminfo: str) -> dict[str, int] | None:
@@ -84,9 +82,7 @@ def host_memory(meminfo: str) -> dict[str, int] | None:
     pages where the system has set some aside.
     """
     fields = dict(line.split(":", 1) for line in meminfo.splitlines() if ":" in line)
-    sizes = {
-        key: int(value.split()[0]) for key, value in fields.items() if value.split() and value.split()[0].isdigit()
-    }
+    sizes = {key: int(value.split()[0]) for key, value in fields.items() if value.split() and value.split()[0].isdigit()}
     if "MemTotal" not in sizes:
         return None
     free = sizes.get("MemAvailable", 0)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fitplug.machine.catalogue import card_for_device
 from fitplug.machine.order import normal_pci_id
 from fitplug.machine.records import Device
 from fitplug.units import GIB, format_bytes
@@ -47,11 +48,12 @@ def notes(raw: Mapping[str, Any]) -> list[str]:
     gpus = read_gpus(raw)
     hip = [gpu for gpu in gpus if gpu.target]
     shown = visible(hip, raw.get("env") or {})
-    lines = [f"{gpu.name} is hidden by HIP_VISIBLE_DEVICES or its like" for gpu in hip if gpu not in shown]
+    hidden = [gpu.pci_id for gpu in hip if gpu not in shown]
+    lines = [f"HIP_VISIBLE_DEVICES or its like hides {', '.join(hidden)}"] if hidden else []
     if gpus and not hip:
         lines.append("no ROCm (/dev/kfd): planned for llama.cpp's Vulkan backend")
     for gpu in shown:
-        if gpu.integrated and (gpu.hip_total or gpu.gtt_total) <= gpu.gtt_total:
+        if all(gpu.integrated for gpu in shown) and (gpu.hip_total or gpu.gtt_total) <= gpu.gtt_total:
             size = format_bytes(gpu.gtt_total)
             lines.append(f"{gpu.name} may use {size} of the memory; the kernel parameter ttm.pages_limit sets it")
     return lines
@@ -72,9 +74,10 @@ def _gpu(folder: str, files: Mapping[str, str], nodes: Mapping[str, "_Node"], na
     node = nodes.get(pci_id)
     vram, gtt = _int(files.get(f"{folder}/mem_info_vram_total")), _int(files.get(f"{folder}/mem_info_gtt_total"))
     target = node.target if node else None
+    name = _name(folder, files, names, target)
     return Gpu(
         pci_id=pci_id,
-        name=_name(folder, files, names, target),
+        name=name,
         uuid=f"GPU-{files.get(f'{folder}/unique_id', '')}",
         vram_total=vram,
         vram_used=_int(files.get(f"{folder}/mem_info_vram_used")),
@@ -82,15 +85,18 @@ def _gpu(folder: str, files: Mapping[str, str], nodes: Mapping[str, "_Node"], na
         gtt_used=_int(files.get(f"{folder}/mem_info_gtt_used")),
         target=target,
         hip_total=node.bank_bytes if node else None,
-        integrated=target in _APU if target else _looks_integrated(folder, files, vram, gtt),
+        integrated=target in _APU if target else _looks_integrated(folder, files, vram, name),
         link=(files.get(f"{folder}/max_link_speed"), files.get(f"{folder}/max_link_width")),
     )
 
 
-def _looks_integrated(folder: str, files: Mapping[str, str], vram: int, gtt: int) -> bool:
-    """Without the compute driver: no memory vendor or board of its own, and a small carve-out beside much shared memory."""
+def _looks_integrated(folder: str, files: Mapping[str, str], vram: int, name: str) -> bool:
+    """Without the compute driver: as the catalogue knows the name, else no memory vendor or board, and a small carve-out."""
+    card = card_for_device(Device(backend="vulkan", name=name, total_bytes=vram, free_bytes=0))
+    if card:
+        return card.unified
     own = files.get(f"{folder}/mem_info_vram_vendor", "unknown") != "unknown" or f"{folder}/board_info" in files
-    return not own and vram <= 4 * GIB and gtt >= 4 * vram
+    return not own and vram <= 4 * GIB
 
 
 def _hip(gpu: Gpu) -> Device:

@@ -1,0 +1,226 @@
+"""Recorded machines of every vendor: what was collected there becomes the machine that llama.cpp would see."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fitplug_amd
+import fitplug_apple
+import fitplug_host
+import fitplug_intel
+import fitplug_nvidia
+import fitplug_vulkan
+import fitplug_windows
+from fitplug.machine.detect import compose
+from fitplug.machine.load import machine_from_json, machine_to_json
+
+FOLDER = Path(__file__).parents[2] / "fixtures/machines"
+PLUGINS = (fitplug_nvidia, fitplug_amd, fitplug_intel, fitplug_apple, fitplug_windows, fitplug_vulkan, fitplug_host)
+DETECTORS = tuple(detector for plugin in PLUGINS for detector in plugin.fitplug_detectors())
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+GIB, MIB = 1 << 30, 1 << 20
+
+
+def raw(name):
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))["raw"]
+
+
+def machine(name):
+    return compose(DETECTORS, raw(name))
+
+
+def shown(name):
+    return [(device.kind, device.backend, device.name) for device in machine(name).devices]
+
+
+# what is planned with: kind, backend, name, total, free, compute capability, whether it shares the host's memory
+EXPECTED = {
+    "desktop-rtx-4090": [("gpu", "cuda", "NVIDIA GeForce RTX 4090", 24564 * MIB, 23000 * MIB, "8.9", False)],
+    "laptop-rtx-4070-and-780m": [("gpu", "cuda", "NVIDIA GeForce RTX 4070 Laptop GPU", 8188 * MIB, 7790 * MIB, "8.9", False)],
+    "dgx-spark": [("igpu", "cuda", "NVIDIA GB10", 127_600_748 * 1024, 118_000_000 * 1024, "12.1", True)],
+    "jetson-orin-nano-8gb": [
+        ("igpu", "cuda", "NVIDIA Orin Nano Developer Kit", 7_620_000 * 1024, 6_100_000 * 1024, "8.7", True)
+    ],
+    "wsl-rtx-3060": [("gpu", "cuda", "NVIDIA GeForce RTX 3060", 12288 * MIB, 10950 * MIB, "8.6", False)],
+    "desktop-rx-7900-xtx": [("gpu", "rocm", "AMD Radeon RX 7900 XTX", 25753026560, 25753026560 - 1200 * MIB, "gfx1100", False)],
+    "strix-halo-128gb": [
+        ("igpu", "rocm", "AMD Radeon 8060S Graphics", 118_111_600_640, 118_111_600_640 - GIB, "gfx1151", True)
+    ],
+    "strix-halo-96gb-carve-out": [("igpu", "rocm", "Radeon 8060S Graphics", 96 * GIB, 95 * GIB, "gfx1151", False)],
+    "laptop-5900hs-without-rocm": [
+        ("igpu", "vulkan", "AMD Radeon Graphics", (512 + 7695) * MIB, (212 + 7655) * MIB, None, True)
+    ],
+    "desktop-arc-a770": [("gpu", "vulkan", "Intel(R) Arc(TM) A770 Graphics", 16288 * MIB, 16288 * MIB, None, False)],
+    "desktop-arc-b580-and-igpu": [
+        ("gpu", "sycl", "Intel(R) Arc(TM) B580 Graphics", 12 * GIB, 12 * GIB * 944 // 1000, None, False)
+    ],
+    "laptop-lunar-lake-32gb": [
+        ("igpu", "vulkan", "Intel(R) Arc(TM) 140V GPU", 32_300_000 * 768, 26_000_000 * 1024 * 9 // 10, None, True)
+    ],
+    "macbook-m3-max-64gb": [("gpu", "metal", "Apple M3 Max", 48 * GIB, 48 * GIB, None, True)],
+    "macbook-m1-8gb-without-metal": [("gpu", "metal", "Apple M1", 8 * GIB * 2 // 3, 8 * GIB * 2 // 3, None, True)],
+    "windows-rtx-3060": [("gpu", "cuda", "NVIDIA GeForce RTX 3060", 12288 * MIB, 11200 * MIB, "8.6", False)],
+    "windows-radeon-890m": [("igpu", "vulkan", "AMD Radeon(TM) 890M Graphics", 18 * GIB, 3800 * MIB + 13 * GIB, None, True)],
+    "windows-rx-6600": [("gpu", "vulkan", "AMD Radeon RX 6600", 8573157376, 7_400_000_000, None, False)],
+    "snapdragon-x-elite": [("igpu", "vulkan", "Adreno X1-85", 24 * GIB, 20 * GIB, None, True)],
+    "raspberry-pi-5-8gb": [],
+}
+
+
+@pytest.mark.parametrize("name", sorted(EXPECTED))
+def test_a_recorded_machine_is_what_llama_cpp_would_see(name):
+    found = [
+        (d.kind, d.backend, d.name, d.total_bytes, d.free_bytes, d.compute_capability, d.unified) for d in machine(name).devices
+    ]
+    assert found == EXPECTED[name]
+
+
+def test_several_cards_are_several_devices():
+    assert shown("desktop-3060-and-3090") == [
+        ("gpu", "cuda", "NVIDIA GeForce RTX 3090"),
+        ("gpu", "cuda", "NVIDIA GeForce RTX 3060"),
+    ]
+    assert len(machine("server-8x-h100").devices) == 8
+    assert [device.pci_id for device in machine("server-2x-mi300x").devices] == ["0000:25:00.0", "0000:35:00.0"]
+    assert shown("server-a100-mig") == [("gpu", "cuda", "NVIDIA A100-SXM4-40GB MIG 3g.20gb")]
+
+
+def test_integrated_gpus_beside_cards_are_left_out():
+    assert [device.name for device in machine("laptop-rtx-4070-and-780m").unused] == ["AMD Radeon 780M"]
+    assert [device.kind for device in machine("desktop-rx-7900-xtx").unused] == ["igpu"]
+    assert [device.kind for device in machine("desktop-arc-b580-and-igpu").unused] == ["igpu"]
+
+
+def test_a_card_that_nvml_and_dxgi_report_is_one():
+    assert len(machine("windows-rtx-3060").devices) == 1
+    assert machine("windows-rtx-3060").unused == ()
+
+
+def test_a_container_leaves_its_limit():
+    host = machine("container-t4-8gib").host
+    assert (host.total_bytes, host.available_bytes, host.n_threads) == (8 * GIB, 7 * GIB, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "bandwidth"),
+    [
+        ("desktop-rtx-4090", 1008), ("server-8x-h100", 3352), ("desktop-rx-7900-xtx", 960), ("server-2x-mi300x", 5300),
+        ("strix-halo-128gb", 256), ("macbook-m3-max-64gb", 409), ("desktop-arc-b580-and-igpu", 456), ("dgx-spark", 273),
+    ],
+)  # fmt: skip
+def test_the_memorys_speed_is_the_drivers_or_the_catalogues(name, bandwidth):
+    assert machine(name).devices[0].memory_bandwidth // 10**9 == bandwidth
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("desktop-3060-and-3090", "CUDA_DEVICE_ORDER"),
+        ("wsl-rtx-3060", ".wslconfig"),
+        ("container-t4-8gib", "container limit"),
+        ("server-a100-mig", "MIG"),
+        ("server-2x-mi300x", "hides 0000:05:00.0, 0000:15:00.0"),
+        ("strix-halo-128gb", "ttm.pages_limit"),
+        ("laptop-5900hs-without-rocm", "Vulkan"),
+        ("desktop-arc-a770", "not known"),
+        ("macbook-m3-max-64gb", "iogpu.wired_limit_mb"),
+    ],
+)
+def test_what_a_user_should_know_is_said(name, said):
+    assert any(said in note for note in machine(name).notes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_recording_is_documented_and_survives_the_machine_file(name):
+    recording = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    assert recording["about"]
+    assert recording["format"]
+    found = machine(name)
+    assert machine_from_json(json.loads(json.dumps(machine_to_json(found)))) == found
+    assert not any("failed" in note for note in found.notes)
+
+
+def test_the_recordings_are_what_their_script_writes():
+    script = runpy.run_path(str(FOLDER / "make_machines.py"))
+    assert sorted(script["MACHINES"]) == NAMES
+    for name in NAMES:
+        assert (FOLDER / f"{name}.json").read_text(encoding="utf-8") == script["render"](name)
+
+
+def write_tree(root, files):
+    for path, text in files.items():
+        (root / path[1:]).parent.mkdir(parents=True, exist_ok=True)
+        (root / path[1:]).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "amd" in raw(name)])
+def test_amds_tree_is_collected_as_it_was_recorded(name, tmp_path, monkeypatch):
+    recorded = raw(name)["amd"]
+    for variable in ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
+    for variable, value in recorded["env"].items():
+        monkeypatch.setenv(variable, value)
+    other = ["# List of AMDGPU IDs", "1309,\t00,\tAMD Radeon R7 Graphics"]
+    write_tree(tmp_path, recorded["files"] | {"/usr/share/libdrm/amdgpu.ids": "\n".join([*other, *recorded["names"]])})
+    assert fitplug_amd.collect(str(tmp_path)) == recorded
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "intel" in raw(name)])
+def test_intels_tree_is_collected_as_it_was_recorded(name, tmp_path):
+    recorded = raw(name)["intel"]
+    driver = {"/usr/lib/x86_64-linux-gnu/libze_intel_gpu.so.1": ""} if recorded["level_zero"] else {}
+    write_tree(tmp_path, recorded["files"] | driver)
+    assert fitplug_intel.collect(str(tmp_path)) == recorded
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if raw(name)["host"]["platform"] == "linux"])
+def test_the_hosts_files_are_collected_as_they_were_recorded(name, tmp_path):
+    recorded = raw(name)["host"]
+    write_tree(tmp_path, recorded["files"])
+    assert fitplug_host.collect(str(tmp_path))["files"] == {path: text.strip() for path, text in recorded["files"].items()}
+
+
+def test_a_machine_without_their_gpus_has_nothing_for_them(tmp_path):
+    assert fitplug_amd.collect(str(tmp_path)) is None
+    assert fitplug_intel.collect(str(tmp_path)) is None
+
+
+@settings(max_examples=60)
+@given(st.sampled_from([name for name in NAMES if {"amd", "intel"} & set(raw(name))]), st.data())
+def test_whatever_sysfs_holds_no_detector_ends_the_plan(name, data):
+    found = raw(name)
+    for detector in {"amd", "intel"} & set(found):
+        files = found[detector]["files"]
+        path = data.draw(st.sampled_from(sorted(files)))
+        files[path] = data.draw(st.text(max_size=30) | st.just("99999999999999999999999"))
+    for device in compose(DETECTORS, found).devices:
+        assert 0 <= device.free_bytes <= device.total_bytes
+
+
+def test_hip_takes_the_larger_pool_where_the_compute_driver_says_none():
+    found = raw("strix-halo-128gb")["amd"]
+    banks = [path for path in found["files"] if "mem_banks" in path]
+    for path in banks:
+        del found["files"][path]
+    assert fitplug_amd.parse(found)[0].total_bytes == 118_111_600_640
+
+
+@pytest.mark.parametrize(
+    ("env", "seen"),
+    [
+        ({"HIP_VISIBLE_DEVICES": ""}, []),
+        ({"HIP_VISIBLE_DEVICES": "-1"}, []),
+        ({"CUDA_VISIBLE_DEVICES": "3,0"}, ["35", "05"]),
+        ({"HIP_VISIBLE_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "3"}, ["15"]),
+        ({"ROCR_VISIBLE_DEVICES": "2,3", "HIP_VISIBLE_DEVICES": "1"}, ["35"]),
+        ({"HIP_VISIBLE_DEVICES": "0,9,1"}, ["05"]),
+        ({"ROCR_VISIBLE_DEVICES": "GPU-1a2b3c4d5e6f7a8b"}, ["05"]),
+    ],
+)
+def test_hips_environment_chooses(env, seen):
+    found = raw("server-2x-mi300x")["amd"] | {"env": env}
+    assert [device.pci_id[5:7] for device in fitplug_amd.parse(found)] == seen
