@@ -1,10 +1,9 @@
 """Loading plugins: keep out the broken ones, refuse name clashes, answer what is installed."""
 
 import os
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import pluggy
 
@@ -137,13 +136,15 @@ def _records(manager: pluggy.PluginManager, point: EntryPoint) -> list[tuple[str
             for caller in manager.get_hookcallers(plugin) or ()
             for implementation in caller.get_hookimpls()
             if implementation.plugin is plugin
-            for record in implementation.function()
+            for record in cast("Iterable[Any]", implementation.function())
         ]
     finally:
         manager.unregister(plugin)
 
 
 def _describe(error: Exception) -> str:
+    import traceback
+
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     if isinstance(error, ImportError) or not frames:
         return f"{type(error).__name__}: {error}"

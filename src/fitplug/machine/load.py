@@ -4,7 +4,6 @@ Everything in it may be wrong or hostile; each value is checked before it is bel
 that names the key.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, cast, get_args
@@ -30,6 +29,8 @@ def machine_from_text(text: str | bytes) -> Machine:
     Raises:
         UnreadableError: it is not JSON, or not a machine.
     """
+    import json
+
     if len(text) > _MAX_TEXT:
         _refuse("it is longer than 4 MiB")
     try:
