@@ -28,7 +28,7 @@ def command(*, machine: str | None, raw: bool, as_json: bool) -> int:
         found, notes = collect([item.record for item in registry.detectors])
         print(json.dumps({"schema": 1, "raw": found, "notes": notes}, indent=2, default=str))
         return 0
-    here = detect_machine(registry) if machine is None else read_machine_file(machine)
+    here = detect_machine(registry) if machine is None else read_machine_file(machine, registry)
     if as_json:
         import json
 

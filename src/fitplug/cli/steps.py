@@ -44,7 +44,7 @@ def read_model(reference: str, registry: Registry) -> "Model":
 
 def find_machine(target: Target, registry: Registry) -> "Machine":
     """The recorded machine, or this one; with the cards of --gpu in place of its own."""
-    machine = read_machine_file(target.machine) if target.machine is not None else detect_machine(registry)
+    machine = read_machine_file(target.machine, registry) if target.machine is not None else detect_machine(registry)
     if not target.gpus:
         return machine
     from fitplug.machine.imagined import imagined_machine
@@ -59,9 +59,9 @@ def detect_machine(registry: Registry) -> "Machine":
     return detect([item.record for item in registry.detectors])
 
 
-def read_machine_file(path: str) -> "Machine":
-    """The machine that a file describes."""
-    from fitplug.machine.load import machine_from_text
+def read_machine_file(path: str, registry: Registry) -> "Machine":
+    """The machine that a file describes; what `devices --raw` printed elsewhere is one too."""
+    from fitplug.machine.detect import machine_from_file
 
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - no pathlib on the start path
@@ -71,7 +71,7 @@ def read_machine_file(path: str) -> "Machine":
     except OSError as error:
         raise NotFoundError(f"the machine file '{path}' cannot be read: {error.strerror}") from error
     try:
-        return machine_from_text(text)
+        return machine_from_file(text, [item.record for item in registry.detectors])
     except FitplugError as error:
         raise type(error)(f"{path}: {error}") from error
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from fitplug.errors import FitplugError
 from fitplug.extension import Detector
-from fitplug.machine.load import assumed_host
 from fitplug.machine.order import normal_pci_id, take_devices
 from fitplug.machine.records import Device, Host, Machine
 
@@ -60,6 +59,8 @@ def compose(detectors: Iterable[Detector], raw: Mapping[str, Any], *, notes: Seq
         else:
             devices += _unseen(devices, parsed)
     if host is None:
+        from fitplug.machine.load import assumed_host
+
         host, note = assumed_host(devices)
         notes.append(note)
     taken, unused = take_devices(_with_speed(device) for device in devices)
@@ -77,6 +78,21 @@ def _with_speed(device: Device) -> Device:
         return device
     extra = {**device.extra, "bandwidth_basis": f"catalogue: {card.name}"}
     return replace(device, memory_bandwidth=card.bandwidth // card.n_gpus, extra=extra)
+
+
+def machine_from_file(text: str | bytes, detectors: Iterable[Detector]) -> Machine:
+    """The machine that a file describes: a machine file, or what `fitplug devices --raw` printed elsewhere.
+
+    Raises:
+        UnreadableError: it is neither.
+    """
+    from fitplug.machine.load import json_from_text, machine_from_json, machine_to_json
+
+    data = json_from_text(text)
+    if isinstance(data, Mapping) and "devices" not in data and isinstance(data.get("raw"), Mapping):
+        machine = compose(detectors, data["raw"])
+        return machine_from_json(machine_to_json(machine))  # checked like any other: it came from outside
+    return machine_from_json(data)
 
 
 def _run(detectors: Sequence[Detector], timeout_s: float) -> tuple[dict[str, Any], list[str]]:

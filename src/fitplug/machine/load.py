@@ -29,15 +29,19 @@ def machine_from_text(text: str | bytes) -> Machine:
     Raises:
         UnreadableError: it is not JSON, or not a machine.
     """
+    return machine_from_json(json_from_text(text))
+
+
+def json_from_text(text: str | bytes) -> Any:
+    """What the text of a machine file or a recording holds; `UnreadableError` where it is no JSON, or too long."""
     import json
 
     if len(text) > _MAX_TEXT:
         _refuse("it is longer than 4 MiB")
     try:
-        data = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UnreadableError(f"not a machine file: {_short(error)}") from error
-    return machine_from_json(data)
 
 
 def machine_from_json(data: Any) -> Machine:
@@ -53,6 +57,8 @@ def machine_from_json(data: Any) -> Machine:
         _refuse("it is not a JSON object")
     if data.get("schema", 1) != 1:
         _refuse(f"its schema is {_short(data['schema'])}; this fitplug reads schema 1")
+    if "devices" not in data and "raw" in data:
+        _refuse("it is what detectors collected (`devices --raw`); give it to --machine, or record `devices --json`")
     rows = data.get("devices", [])
     if not isinstance(rows, list):
         _refuse("devices is not a list")
