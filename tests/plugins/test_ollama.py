@@ -294,7 +294,6 @@ def test_a_model_is_found_by_name_whatever_its_case(store: pathlib.Path):
     (blob,) = open_model("llama3.2")
     assert blob.read(0, 4) == b"GGUF"
     assert blob.name == "llama3.2-latest.gguf"
-    blob.close()
 
 
 def test_a_missing_model_says_what_is_there(store: pathlib.Path):
