@@ -170,7 +170,7 @@ class Search:
 
     def _attempt(self, layout: Layout, n_ctx: int, order: Order = "front") -> Trial | None:
         """Estimate a layout and compare the ledger with it, device by device."""
-        settings = apply_layout(replace(self.settings, n_ctx=n_ctx), layout, self.costs.layers, experts=self.costs.experts)
+        settings = self._written(layout, n_ctx)
         trial = self.trials(settings)
         if trial is not None:
             ledger = device_bytes(layout, self._items(n_ctx))
@@ -179,6 +179,13 @@ class Search:
                 if n_layers:
                     self.surcharge.learn(kind, d, n_ctx, trial.counted[d] - n_bytes)
         return trial
+
+    def _written(self, layout: Layout, n_ctx: int) -> Settings:
+        start = replace(self.settings, n_ctx=n_ctx)
+        settings = apply_layout(start, layout, self.costs.layers, experts=self.costs.experts)
+        if "n_gpu_layers" in self.given and layout.start == 0:  # -ngl 99 says the same
+            return replace(settings, n_gpu_layers=start.n_gpu_layers)
+        return settings
 
     def _items(self, n_ctx: int) -> list[Item]:
         return make_items(self.costs.layers, self._caches(n_ctx))

@@ -1,0 +1,91 @@
+"""Layouts: nothing lost, nothing over, and the flags say what the layout means."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fitplug.memory.overrides import expert_overrides
+from fitplug.planner.costs import LayerCost
+from fitplug.planner.layout import apply_layout, device_bytes, lay_partly, lay_whole, make_items
+from fitplug.settings import Settings
+
+MIB = 1 << 20
+PARTS = ("down", "gate", "up")
+
+
+@st.composite
+def ledgers(draw, max_layers=24):
+    """Layers with three parts each, the output layer last; and the rooms of one to four devices."""
+    n = draw(st.integers(1, max_layers))
+    base = draw(st.integers(1, 200))
+    sizes = [draw(st.sampled_from([40, 40, 40, 60])) for _ in range(n)]
+    layers = [LayerCost(base * MIB, dict.fromkeys(PARTS, size * MIB)) for size in sizes]
+    layers.append(LayerCost(draw(st.integers(1, 500)) * MIB, {}))
+    rooms = draw(st.lists(st.integers(0, 6000).map(lambda n: n * MIB), min_size=1, max_size=4))
+    return layers, rooms, draw(st.booleans())
+
+
+def items_of(layers):
+    return make_items(layers, [0] * len(layers))
+
+
+@given(ledgers())
+def test_what_is_laid_whole_is_all_there_and_within_each_room(ledger):
+    layers, rooms, _ = ledger
+    items = items_of(layers)
+    layout = lay_whole(items, rooms, [float(r) for r in rooms])
+    if layout is not None:
+        assert sum(layout.counts) == len(items)
+        assert all(n <= room for n, room in zip(device_bytes(layout, items), rooms, strict=True))
+
+
+@given(ledgers())
+def test_what_fits_one_after_the_other_is_laid_whole(ledger):
+    layers, rooms, _ = ledger
+    items, i = items_of(layers), 0
+    for room in rooms:
+        left = room
+        while i < len(items) and items[i].whole <= left:
+            left -= items[i].whole
+            i += 1
+    assert (lay_whole(items, rooms, [0.0] * len(rooms)) is not None) == (i == len(items))
+
+
+@given(ledgers(), st.sampled_from(["front", "back", "light"]))
+def test_what_is_laid_partly_is_within_each_room(ledger, order):
+    layers, rooms, experts = ledger
+    items = items_of(layers)
+    layout = lay_partly(items, rooms, experts=experts, order=order)
+    if layout is not None:
+        assert layout.start + sum(layout.counts) == len(items)
+        assert all(n <= room for n, room in zip(device_bytes(layout, items), rooms, strict=True))
+
+
+@given(ledgers(), st.integers(1, 500))
+def test_more_room_on_the_only_device_never_leaves_more_on_the_cpu(ledger, more):
+    layers, rooms, experts = ledger
+    items = items_of(layers)
+    less = lay_partly(items, rooms[:1], experts=experts)
+    if less is not None:
+        better = lay_partly(items, [rooms[0] + more * MIB], experts=experts)
+        # of choices that differ by less than 8 MiB the one that cuts fewer layers is taken
+        assert better.host_bytes(layers) < less.host_bytes(layers) + 8 * MIB
+
+
+@given(ledgers(), st.sampled_from(["front", "back", "light"]))
+def test_the_flags_send_to_the_cpu_what_the_layout_says(ledger, order):
+    layers, rooms, experts = ledger
+    layout = lay_partly(items_of(layers), rooms, experts=experts, order=order)
+    if layout is None:
+        return
+    settings = apply_layout(Settings(), layout, layers, experts=experts)
+    patterns = [o.pattern for o in (*expert_overrides(settings.n_cpu_moe), *settings.overrides)]
+    away = dict(layout.on_cpu)
+    tail = "_exps.weight" if experts else ".weight"
+    for il in range(layout.start, len(layers) - 1):
+        for part in PARTS:
+            moved = any(re.search(pattern, f"blk.{il}.ffn_{part}{tail}") for pattern in patterns)
+            assert moved == (part in away.get(il, ()))
+    assert settings.n_gpu_layers == len(layers) - layout.start
+    assert "," not in "".join(patterns)  # it would end the pattern on llama.cpp's command line
