@@ -15,7 +15,8 @@ import fitplug_intel
 import fitplug_nvidia
 import fitplug_vulkan
 import fitplug_windows
-from fitplug.machine.detect import compose
+from fitplug.errors import FitplugError
+from fitplug.machine.detect import compose, machine_from_file
 from fitplug.machine.load import machine_from_json, machine_to_json
 
 FOLDER = Path(__file__).parents[2] / "fixtures/machines"
@@ -224,3 +225,32 @@ def test_hip_takes_the_larger_pool_where_the_compute_driver_says_none():
 def test_hips_environment_chooses(env, seen):
     found = raw("server-2x-mi300x")["amd"] | {"env": env}
     assert [device.pci_id[5:7] for device in fitplug_amd.parse(found)] == seen
+
+
+json_values = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.lists(st.integers(), max_size=2)
+)
+
+
+def places(value, path=()):
+    """Every place in a JSON value."""
+    yield path
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield from places(inner, (*path, key))
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(NAMES), st.data())
+def test_a_recording_with_anything_in_it_is_a_machine_or_one_line(name, data):
+    found = {"raw": raw(name)}
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, last = data.draw(st.sampled_from([path for path in places(found) if path]))
+        inner = found
+        for key in path:
+            inner = inner[key]
+        inner[last] = data.draw(json_values)
+    try:
+        machine_from_file(json.dumps(found), DETECTORS)
+    except FitplugError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - either outcome is right

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fitplug.errors import FitplugError
+from fitplug.errors import FitplugError, UnreadableError
 from fitplug.extension import Detector
 from fitplug.machine.order import normal_pci_id, take_devices
 from fitplug.machine.records import Device, Host, Machine
@@ -90,8 +90,11 @@ def machine_from_file(text: str | bytes, detectors: Iterable[Detector]) -> Machi
 
     data = json_from_text(text)
     if isinstance(data, Mapping) and "devices" not in data and isinstance(data.get("raw"), Mapping):
-        machine = compose(detectors, data["raw"])
-        return machine_from_json(machine_to_json(machine))  # checked like any other: it came from outside
+        try:
+            stated = machine_to_json(compose(detectors, data["raw"]))
+        except Exception as error:  # what a file makes a detector hand in can be anything
+            raise UnreadableError(f"not a recording: {type(error).__name__}: {error}".replace("\n", " ")[:200]) from error
+        return machine_from_json(stated)  # checked like any other: it came from outside
     return machine_from_json(data)
 
 
