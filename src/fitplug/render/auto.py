@@ -6,7 +6,7 @@ from fitplug.extension import Export
 from fitplug.planner.records import Alternative, Plan, Range, Speed
 from fitplug.render.numbers import device_rows, n_layers_on_gpu
 from fitplug.render.page import Block, Line, Pairs, Points, Shell, Table, write
-from fitplug.render.text import one_line, shortened
+from fitplug.render.text import one_line
 from fitplug.render.words import bars, certainty, settings_pairs, title
 from fitplug.units import format_bytes, format_tokens
 
@@ -97,7 +97,7 @@ def _alternative(other: Alternative) -> tuple[str, ...]:
     cache = resolved.type_k if resolved.type_k == resolved.type_v else f"{resolved.type_k}/{resolved.type_v}"
     generation = other.speed.generation if other.speed else None
     speed = range_words(generation).replace(" to ", "-") if generation else ""
-    return shortened(other.title, 40), format_tokens(resolved.n_ctx), cache, speed, one_line(other.cost)
+    return one_line(other.title), format_tokens(resolved.n_ctx), cache, speed, one_line(other.cost)
 
 
 def _empty(block: Block) -> bool:

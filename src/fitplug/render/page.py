@@ -89,6 +89,12 @@ class Verbatim(NamedTuple):
 Block: TypeAlias = Title | Line | Bars | Table | Pairs | Points | Shell | Verbatim
 
 
+def without_empty_columns(block: Table) -> Table:
+    """The table without columns that say nothing in any row."""
+    keep = [i for i in range(len(block.columns)) if any(row[i] for row in block.rows)]
+    return Table(block.heading, [block.columns[i] for i in keep], [[row[i] for i in keep] for row in block.rows])
+
+
 def write(blocks: Sequence[Block]) -> None:
     """Show a page on standard output: in a terminal with rich, else as plain text."""
     if in_terminal():

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fitplug.quoting import join_sh
-from fitplug.render.page import Bars, Block, Line, Pairs, Points, Shell, Table, Title, Verbatim
+from fitplug.render.page import Bars, Block, Line, Pairs, Points, Shell, Table, Title, Verbatim, without_empty_columns
 
 
 def text(blocks: Sequence[Block]) -> str:
@@ -30,6 +30,7 @@ def _block(block: Block) -> list[str]:
         case Bars():
             return _block(block.table)
         case Table():
+            block = without_empty_columns(block)
             return [*_heading(block.heading), *_table(block.columns, block.rows)]
         case Pairs():
             width = max((len(name) for name, _ in block.pairs), default=0)

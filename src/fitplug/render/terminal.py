@@ -10,7 +10,20 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from fitplug.quoting import quote_powershell, quote_sh
-from fitplug.render.page import Bar, Bars, Block, Line, Pairs, Points, Shell, Table, Title, Tone, Verbatim
+from fitplug.render.page import (
+    Bar,
+    Bars,
+    Block,
+    Line,
+    Pairs,
+    Points,
+    Shell,
+    Table,
+    Title,
+    Tone,
+    Verbatim,
+    without_empty_columns,
+)
 from fitplug.units import format_bytes
 
 _TONES: dict[Tone, tuple[str, str]] = {
@@ -33,8 +46,8 @@ _SAID = ("free", "missing")
 """Shares that a bar's result already tells."""
 _MAX_WIDTH = 100
 _MAX_BAR = 72
-_MIN_LAST = 24
-"""A table's last column may be wrapped down to so many characters."""
+_MIN_COLUMN = 24
+"""A table's first and last column may be wrapped down to so many characters."""
 
 
 def write(blocks: Sequence[Block], console: Console | None = None) -> None:
@@ -59,6 +72,7 @@ def _show(console: Console, block: Block, width: int) -> None:
         case Bars():
             _bars(console, block, width)
         case Table():
+            block = without_empty_columns(block)
             _heading(console, block.heading)
             console.print(_grid(block) if _has_room(block, width) else _stack(block), width=width)
         case Pairs():
@@ -108,10 +122,13 @@ def _pairs(block: Pairs) -> RenderableType:
 
 
 def _has_room(block: Table, width: int) -> bool:
-    """Whether all columns but the last can stand unbroken."""
-    lines = [[column.removeprefix(">") for column in block.columns], *block.rows]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return sum(widths[:-1]) + 3 * len(widths) + min(widths[-1], _MIN_LAST) <= width
+    """Whether all columns but the first and the last can stand unbroken."""
+    widths = [max(map(len, cells)) for cells in zip(*_cells(block), strict=True)]
+    return sum(widths[1:-1]) + 3 * len(widths) + min(widths[0], _MIN_COLUMN) + min(widths[-1], _MIN_COLUMN) <= width
+
+
+def _cells(block: Table) -> list[Sequence[str]]:
+    return [[column.removeprefix(">") for column in block.columns], *block.rows]
 
 
 def _grid(block: Table) -> RenderableType:
@@ -120,7 +137,7 @@ def _grid(block: Table) -> RenderableType:
                 header_style="bright_black", border_style="bright_black", padding=(0, 1))  # fmt: skip
     for i, title in enumerate(block.columns):
         justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
-        grid.add_column(title.removeprefix(">"), justify=justify, no_wrap=i < len(block.columns) - 1, overflow="fold")
+        grid.add_column(title.removeprefix(">"), justify=justify, no_wrap=0 < i < len(block.columns) - 1, overflow="fold")
     for row in block.rows:
         grid.add_row(*map(Text, row))
     return grid
