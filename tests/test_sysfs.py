@@ -1,5 +1,3 @@
-import os
-
 from fitplug.sysfs import read_tree
 
 

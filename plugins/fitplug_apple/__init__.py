@@ -1,5 +1,6 @@
 """Apple's chips, through Metal."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 def collect() -> dict[str, Any] | None:
     """What Metal and the system say; None where it is not a Mac with Apple's own chip."""
+    if sys.platform != "darwin":
+        return None  # before anything is imported for it
     from fitplug_apple.collecting import collect as collect_now
 
     return collect_now()

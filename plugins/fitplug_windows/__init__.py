@@ -1,5 +1,6 @@
 """GPUs of any vendor on Windows, through DXGI and the registry."""
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 def collect() -> dict[str, Any] | None:
     """DXGI's adapters and the display class of the registry; None elsewhere."""
+    if sys.platform != "win32":
+        return None  # before anything is imported for it
     from fitplug_windows.collecting import collect as collect_now
 
     return collect_now()
