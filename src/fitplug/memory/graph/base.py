@@ -9,6 +9,7 @@ from fitplug.memory.graph.build import Graph
 from fitplug.memory.graph.errors import UnknownGraphError
 from fitplug.memory.graph.layers import layer_classes, shortened
 from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.scales import passed
 from fitplug.memory.graph.tensor import Buffer, Tensor
 from fitplug.model.records import Layer
 
@@ -64,6 +65,7 @@ class GraphBase:
         self.fused_nodes: list[FusedNode] = []
         self._tensors: dict[str, Tensor | None] = {}
         self._linears: dict[tuple[str, int], Linear] = {}
+        self._passed_scales = passed(model.architecture)
         self._pins = params.pin and (params.n_tokens < 32 or params.n_gpu_layers > model.n_layer_all)  # noqa: PLR2004 - as there
 
     # Numbers of the header
@@ -121,7 +123,8 @@ class GraphBase:
         linear = self._linears.get((name, il))
         if linear is None:
             stem = f"blk.{il}.{name}" if il >= 0 else name
-            linear = Linear(self.tensor(stem + ".weight"), self.tensor(stem + ".bias"), self.tensor(stem + ".scale"))
+            scale = self.tensor(stem + ".scale") if name in self._passed_scales else None
+            linear = Linear(self.tensor(stem + ".weight"), self.tensor(stem + ".bias"), scale)
             self._linears[name, il] = linear
         return linear
 
@@ -134,6 +137,17 @@ class GraphBase:
         if t is None:
             raise UnknownGraphError(self.arch)
         return t
+
+    def needed(self, name: str, il: int = -1) -> Tensor:
+        """The weight of `w`, where the graph cannot be drawn without it.
+
+        Raises:
+            UnknownGraphError: the file lacks it.
+        """
+        weight = self.w(name, il).weight
+        if weight is None:
+            raise UnknownGraphError(f"{self.arch}: there is no tensor {name}")
+        return weight
 
     @cached_property
     def tok_embd(self) -> Tensor | None:
