@@ -1,15 +1,17 @@
-"""What one reading may use up before its file is refused: counts, text, and so memory and time."""
+"""What one reading may use up before its file is refused: memory and time."""
 
 from fitplug.errors import UnreadableError
 from fitplug.units import MIB
 
 MAX_HEADER = 64 * MIB
 """Bytes of one GGUF header: four times the largest that is known (Gemma 4's vocabulary)."""
-MAX_TEXT = 12 * MIB
+MAX_MEMORY = 36 * MIB
+"""For what is built and kept, so that a reading with all its working space stays below 64 MiB. Real headers take some 3."""
 MAX_STRINGS = 4 << 20
 """Stepped over: four times the most that is known."""
-MAX_TENSORS = 100_000
-_MOST_TENSORS = 1 << 20
+PAIR, NUMBER, TENSOR = 120, 40, 260
+"""What CPython takes at most for a metadata pair, a number in a tuple, and a tensor without its name."""
+_LONG_TENSOR, _MOST_TENSORS = 400, 1 << 20
 
 
 class Budget:
@@ -19,24 +21,17 @@ class Budget:
     names: every MiB of weights pays for one tensor more.
     """
 
-    __slots__ = ("strings", "tensors", "text")
+    __slots__ = ("memory", "strings")
 
     def __init__(self, n_bytes: int) -> None:
         self.strings = MAX_STRINGS
-        self.tensors = min(MAX_TENSORS + n_bytes // MIB, _MOST_TENSORS)
-        self.text = MAX_TEXT + (self.tensors - MAX_TENSORS) * 100
+        self.memory = MAX_MEMORY + min(n_bytes // MIB, _MOST_TENSORS) * _LONG_TENSOR
 
-    def spend_text(self, n_bytes: int, name: str) -> None:
-        """Take text out of the budget on behalf of the file `name`."""
-        self.text -= n_bytes
-        if self.text < 0:
-            raise UnreadableError(f"{name}: holds more than {MAX_TEXT // MIB} MiB of text in its header: the file is damaged")
-
-    def spend_tensors(self, count: int, name: str) -> None:
-        """Take tensors out of the budget."""
-        self.tensors -= count
-        if self.tensors < 0:
-            raise UnreadableError(f"{name}: has more tensors than a model of its size can have: the file is damaged")
+    def spend(self, n_bytes: int, name: str) -> None:
+        """Take memory out of the budget on behalf of the file `name`."""
+        self.memory -= n_bytes
+        if self.memory < 0:
+            raise UnreadableError(f"{name}: has more keys, text or tensors than a model of its size can have: it is damaged")
 
     def spend_strings(self, count: int, name: str) -> None:
         """Take strings that are only stepped over out of the budget."""

@@ -105,5 +105,6 @@ class Cursor:
         """The next `length` bytes as text; those that are no UTF-8 are escaped."""
         if length > self.remaining:
             raise self.truncated(where)
-        self.budget.spend_text(length, self.blob.name)
-        return self.take(length, where).decode("utf-8", "backslashreplace")
+        text = self.take(length, where).decode("utf-8", "backslashreplace")
+        self.budget.spend(text.__sizeof__(), self.blob.name)
+        return text

@@ -2,6 +2,7 @@
 
 from struct import Struct, unpack_from
 
+from fitplug.formats.budget import NUMBER, PAIR
 from fitplug.formats.cursor import Cursor
 from fitplug.formats.header import Scalar, Skipped, Value
 from fitplug.formats.strings import skip_strings
@@ -25,6 +26,7 @@ def read_metadata(cursor: Cursor, n_keys: int) -> dict[str, Value]:
     """All pairs, in the file's order."""
     if n_keys * _SMALLEST_PAIR > cursor.remaining:
         raise cursor.truncated(f"its {n_keys} metadata keys")
+    cursor.budget.spend(n_keys * PAIR, cursor.blob.name)
     metadata: dict[str, Value] = {}
     for number in range(n_keys):
         key = cursor.text(f"metadata key {number}", MAX_KEY)
@@ -65,6 +67,7 @@ def _array(cursor: Cursor, item: int, count: int, where: str, *, may_build: bool
 
 
 def _numbers(cursor: Cursor, code: int, count: int, where: str) -> tuple[Scalar, ...]:
+    cursor.budget.spend(count * NUMBER, cursor.blob.name)
     raw = cursor.take(count * _SIZES[code], where)
     form = _NUMBERS[code][1]
     if form == "?":  # any byte but zero is true, which struct would say too, but only of native bools

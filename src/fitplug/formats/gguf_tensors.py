@@ -3,6 +3,7 @@
 from struct import Struct, error
 from typing import NamedTuple
 
+from fitplug.formats.budget import TENSOR
 from fitplug.formats.cursor import Cursor
 from fitplug.formats.ggml_types import BY_NAME, TYPES, type_name
 from fitplug.formats.header import Tensor, Value
@@ -37,7 +38,7 @@ def read_tensors(cursor: Cursor, count: int, alignment: Value, shard: int) -> tu
         raise cursor.fail(f"general.alignment is {str(alignment)[:40]}, not a power of two: the file is damaged")
     if count * _SMALLEST > cursor.remaining:
         raise cursor.truncated(f"its table of {count} tensors")
-    cursor.budget.spend_tensors(count, cursor.blob.name)
+    cursor.budget.spend(count * TENSOR, cursor.blob.name)
     infos = [_info(cursor, number) for number in range(count)]
     data_offset = pad(cursor.position, alignment) if count else cursor.position
     if data_offset > cursor.blob.n_bytes:
@@ -61,8 +62,8 @@ def _info(cursor: Cursor, number: int) -> _Info:
         *shape, type_id, offset = tail.unpack_from(window, at + 12 + length)
     except (error, OverflowError):
         raise cursor.truncated(where) from None
-    cursor.budget.spend_text(length, cursor.blob.name)
     name = window[at + 8 : at + 8 + length].decode("utf-8", "backslashreplace")
+    cursor.budget.spend(name.__sizeof__(), cursor.blob.name)
     cursor.advance(12 + length + tail.size)
     return _Info(name, tuple(shape), type_id, offset)
 

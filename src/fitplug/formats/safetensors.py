@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from fitplug.errors import UnreadableError
 from fitplug.formats import sniff
-from fitplug.formats.budget import Budget
+from fitplug.formats.budget import PAIR, TENSOR, Budget
 from fitplug.formats.header import Blob, Header, Skipped, Tensor, Value
 from fitplug.formats.json_stream import JsonStream
 from fitplug.formats.safetensors_config import read_config
@@ -100,8 +100,7 @@ def _read_shard(blob: Blob, budget: Budget, index: int) -> _Shard:
         if name == "__metadata__":
             metadata |= _metadata(stream, budget, blob.name)
             continue
-        budget.spend_tensors(1, blob.name)
-        budget.spend_text(len(name), blob.name)
+        budget.spend(TENSOR + name.__sizeof__(), blob.name)
         tensor = _tensor(stream, name, index)
         tensors.append(tensor._replace(shape=shapes.setdefault(tensor.shape, tensor.shape)))
     stream.finish()
@@ -117,7 +116,7 @@ def _metadata(stream: JsonStream, budget: Budget, where: str) -> dict[str, Value
         if key in found:
             raise stream.fail(f"has {key[:80]!r} twice")
         text = stream.string_or_length()
-        budget.spend_text(len(key) + (len(text) if isinstance(text, str) else 0), where)
+        budget.spend(PAIR + key.__sizeof__() + text.__sizeof__(), where)
         found[key] = Skipped("char", text) if isinstance(text, int) else text
     return found
 

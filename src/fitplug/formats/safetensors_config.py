@@ -1,15 +1,16 @@
 """config.json, folded flat into metadata: {"text_config": {"hidden_size": 8}} is "config.text_config.hidden_size"."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from fitplug.errors import UnreadableError
-from fitplug.formats.budget import Budget
+from fitplug.formats.budget import NUMBER, PAIR, Budget
 from fitplug.formats.header import Blob, Skipped, Value
 from fitplug.formats.json_stream import without_surrogates
 
-MAX_BYTES = 1 << 20
-"""The largest that are known have some 100 kB (lists of quantised modules)."""
+MAX_BYTES = 512 << 10
+"""The largest that are known have some 100 kB (lists of quantised modules); parsing takes up to thirty times as much."""
 _MAX_ITEMS = 4096
 _MAX_DEPTH = 16
 
@@ -24,24 +25,26 @@ def read_config(blob: Blob, budget: Budget) -> dict[str, Value]:
         raise UnreadableError(f"{blob.name}: is not JSON: it is damaged; fetch it again") from None
     if not isinstance(content, dict):
         raise UnreadableError(f"{blob.name}: is no JSON object: it is damaged; fetch it again")
-    budget.spend_text(blob.n_bytes, blob.name)
     found: dict[str, Value] = {}
-    _fold(content, "config", found, 0)
+    for path, value in _fold(content, "config", 0):
+        items = NUMBER * len(value) if isinstance(value, tuple) else 0  # the texts among them are there already
+        budget.spend(PAIR + path.__sizeof__() + items, blob.name)
+        found[path] = value
     return found
 
 
-def _fold(content: dict[str, Any], prefix: str, found: dict[str, Value], depth: int) -> None:
+def _fold(content: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Value]]:
     for key, value in content.items():
         path = f"{prefix}.{without_surrogates(key)}"
         if isinstance(value, dict) and depth < _MAX_DEPTH:
-            _fold(value, path, found, depth + 1)
+            yield from _fold(value, path, depth + 1)
         elif isinstance(value, dict | list):
-            found[path] = _list(value)
+            yield path, _items(value)
         elif value is not None:
-            found[path] = without_surrogates(value) if isinstance(value, str) else value
+            yield path, without_surrogates(value) if isinstance(value, str) else value
 
 
-def _list(value: dict[str, Any] | list[Any]) -> Value:
-    if len(value) <= _MAX_ITEMS and isinstance(value, list) and all(isinstance(item, int | float | str) for item in value):
+def _items(value: dict[str, Any] | list[Any]) -> Value:
+    if isinstance(value, list) and len(value) <= _MAX_ITEMS and all(isinstance(item, int | float | str) for item in value):
         return tuple(without_surrogates(item) if isinstance(item, str) else item for item in value)
     return Skipped("json", len(value))
