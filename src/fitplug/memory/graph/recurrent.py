@@ -67,8 +67,11 @@ class Recurrent(Attention):
         return InpMemHybrid(self.build_attn_inp_k(), self.build_rs_inp())
 
     def build_inp_mem_hybrid_iswa(self) -> InpMemHybrid:
-        """llm_graph_context::build_inp_mem_hybrid_iswa."""
-        return InpMemHybrid(self.build_attn_inp_kv_iswa(), self.build_rs_inp())
+        """llm_graph_context::build_inp_mem_hybrid_iswa, which rotates no quantised cache."""
+        attn = self.build_attn_inp_kv_iswa()
+        for cache in (attn.base, attn.swa):
+            cache.k_rot = cache.v_rot = None
+        return InpMemHybrid(attn, self.build_rs_inp())
 
     def build_rwkv_token_shift_load(self, inp: InpRs, il: int) -> Tensor:
         """llm_graph_context::build_rwkv_token_shift_load."""

@@ -66,7 +66,7 @@ def build_lightning_attention(g: GraphContext, inp: InpRs, decay: Decay, cur: Te
     r, s = g.rs.get_r_l(il), g.rs.get_s_l(il)
     g.build_rs(inp, r, r.ne[0], n_seqs)
     cur = ggml.reshape(cur, cur.ne[0], n_seq_tokens, 1, n_seqs)
-    qkv = ggml.silu(g.proj("attn_qkv", cur, il))
+    qkv = ggml.silu(g.build_lora_mm(g.w("attn_qkv", il).weight, cur))
     qkv = ggml.reshape(qkv, head * 3, n_head, n_seq_tokens, n_seqs)
     q, k, v = (ggml.view_4d(qkv, head, n_head, n_seq_tokens, n_seqs, *qkv.nb[1:], i * head * F32) for i in range(3))
     kv_old = ggml.reshape(g.build_rs(inp, s, s.ne[0], n_seqs), head, head, n_head, n_seqs)
