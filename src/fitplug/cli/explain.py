@@ -5,7 +5,7 @@ import click
 from fitplug.cli.app import ANSWER_NO
 from fitplug.cli.command import Command
 from fitplug.cli.options import Given, Target, json_option, model_argument, settings_options, target_options
-from fitplug.cli.steps import find_machine, load_registry, read_model, with_runner_defaults
+from fitplug.cli.steps import find_machine, load_registry, read_model
 
 
 @click.command(
@@ -23,7 +23,7 @@ from fitplug.cli.steps import find_machine, load_registry, read_model, with_runn
 def command(*, reference: str, given: Given, target: Target, as_json: bool) -> int:
     """Show where every byte goes with exactly these settings.
 
-    What is left out takes llama.cpp's default; all layers go to the GPU unless -ngl says otherwise.
+    What is left out takes llama.cpp's default, whatever the runner; all layers go to the GPU unless -ngl says otherwise.
     """
     from fitplug.memory.estimate import Estimator
     from fitplug.planner.budget import spare
@@ -32,7 +32,7 @@ def command(*, reference: str, given: Given, target: Target, as_json: bool) -> i
     runner = registry.runner(target.runner)
     model = read_model(reference, registry)
     machine = find_machine(target, registry)
-    estimate = Estimator(model, machine, runner)(with_runner_defaults(given, runner))
+    estimate = Estimator(model, machine, runner)(given.settings)
     fit = spare(estimate, machine, target.reserve_bytes).fits
     if as_json:
         from fitplug.render.json import dump, estimate_json
