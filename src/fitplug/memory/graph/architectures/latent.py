@@ -1,3 +1,7 @@
 """Latent attention, encoders and everything exotic: which module draws which."""
 
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {
+    **dict.fromkeys(("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"), "bert"),
+    **dict.fromkeys(("eurobert", "neo-bert", "modern-bert", "gemma-embedding"), "encoder"),
+    **dict.fromkeys(("deepseek2", "deepseek2-ocr", "mistral4"), "deepseek2"),
+}
