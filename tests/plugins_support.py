@@ -37,7 +37,7 @@ def estimate(settings: Settings, *, n_layer: int = 32, devices: tuple[str, ...] 
 
 def model(n_layer: int = 32, n_expert: int = 0, **other: Any) -> Any:
     """Only what exporters look at."""
-    header = SimpleNamespace(metadata={}, shards=("m.gguf",), n_bytes=5 * GIB, tensors={})
+    header = SimpleNamespace(format="gguf", metadata={}, shards=("m.gguf",), n_bytes=5 * GIB, tensors={})
     fields = {"architecture": "llama", "name": "Llama", "n_layer_all": n_layer, "n_layer": n_layer, "n_layer_nextn": 0}
     fields |= {"n_expert": n_expert, "n_ctx_train": 131072, "n_swa": 0, "header": header}
     return SimpleNamespace(**fields | other)

@@ -9,6 +9,7 @@ from fitplug.extension import Export, ExportRequest
 from fitplug.pinned import pin
 from fitplug.planner.records import Plan
 from fitplug.settings import Settings, TensorOverride
+from fitplug_llamacpp.model import model_words
 
 FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """Which tensors -cmoe and -ncmoe mean: common/common.h, LLM_FFN_EXPS_REGEX."""
@@ -125,23 +126,24 @@ def _experts_as_overrides(settings: Settings) -> Settings:
 
 def render_server(plan: Plan, request: ExportRequest) -> Export:
     """`llama-server -m …`: nothing is left for the server to choose."""
-    settings = pin(plan.estimate, plan.machine)
-    argv = ("llama-server", "-m", request.model_path, *flags(settings))
-    return Export(argv=argv, commands=(argv,))
+    return _command("llama-server", plan, request, tuple(flags(pin(plan.estimate, plan.machine))))
 
 
 def render_cli(plan: Plan, request: ExportRequest) -> Export:
-    """llama-cli does not know -kvu (common/arg.cpp lists the programs that do) and always runs one sequence."""
-    settings = pin(plan.estimate, plan.machine)
-    argv = ("llama-cli", "-m", request.model_path, *flags(settings, server=False))
-    return Export(argv=argv, commands=(argv,), cannot_express=("kv_unified",) if settings.kv_unified else ())
+    """`llama-cli` does not know -kvu (common/arg.cpp lists the programs that do); it reserves what the server does."""
+    return _command("llama-cli", plan, request, tuple(flags(pin(plan.estimate, plan.machine), server=False)))
 
 
 def render_fit_params(plan: Plan, request: ExportRequest) -> Export:
     """The program that prints what it would take, per device in MiB."""
-    settings = pin(plan.estimate, plan.machine)
-    argv = ("llama-fit-params", "-m", request.model_path, *measuring_flags(settings))
-    return Export(argv=argv, commands=(argv,), cannot_express=("kv_unified",) if settings.kv_unified else ())
+    return _command("llama-fit-params", plan, request, tuple(measuring_flags(pin(plan.estimate, plan.machine))))
+
+
+def _command(program: str, plan: Plan, request: ExportRequest, rest: tuple[str, ...]) -> Export:
+    model = model_words(plan, request)
+    argv = (program, *model.words, *rest)
+    lost = ("kv_unified",) if program != "llama-server" and plan.estimate.settings.kv_unified else ()
+    return Export(argv=argv, env=model.env, commands=(argv,), cannot_express=lost, notes=model.notes)
 
 
 def measuring_flags(settings: Settings) -> Iterator[str]:

@@ -12,25 +12,41 @@ from fitplug.pinned import pin
 from fitplug.planner.records import Plan
 from fitplug.quoting import quote_sh
 from fitplug_llamacpp.command import flags, variables
+from fitplug_llamacpp.model import model_words
+
+_MODEL_VARIABLES = {
+    "-m": "LLAMA_ARG_MODEL",
+    "-mu": "LLAMA_ARG_MODEL_URL",
+    "-hf": "LLAMA_ARG_HF_REPO",
+    "-hff": "LLAMA_ARG_HF_FILE",
+}
 
 
 def render_env(plan: Plan, request: ExportRequest) -> Export:
     """LLAMA_ARG_*, in the form that `docker --env-file` and systemd's EnvironmentFile both read: NAME=value, unquoted."""
     settings = pin(plan.estimate, plan.machine)
+    model = model_words(plan, request)
+    pairs = dict(zip(model.words[::2], model.words[1::2], strict=False))
+    named = {_MODEL_VARIABLES[flag]: value for flag, value in pairs.items() if flag in _MODEL_VARIABLES}
     env, missing = variables(settings)
-    env = {"LLAMA_ARG_MODEL": request.model_path, **env}
+    env = model.env | named | ({"LLAMA_ARG_MMPROJ_AUTO": "0"} if "--no-mmproj" in model.words else {}) | env
     for name, value in env.items():
         if set(value) & set("\r\n\\\"'") or value != value.strip():
             raise RefusedError(f"an environment file cannot hold {name}={value!r}: use `export llama-server` instead")
     text = "".join(f"{name}={value}\n" for name, value in env.items())
     return Export(
-        files=(File(path="llama-server.env", text=text),), env=env, commands=(("llama-server",),), cannot_express=missing
+        files=(File(path="llama-server.env", text=text),),
+        env=env,
+        commands=(("llama-server",),),
+        cannot_express=missing,
+        notes=model.notes,
     )
 
 
 def render_swap(plan: Plan, request: ExportRequest) -> Export:
     """An entry under `models:` of llama-swap's config.yaml; the port is its own macro."""
-    words = ["-m", request.model_path, *flags(pin(plan.estimate, plan.machine))]
+    model = model_words(plan, request)
+    words = [*model.words, *flags(pin(plan.estimate, plan.machine))]
     for word in words:
         if "${" in word or set(word) & set("\r\n"):
             raise RefusedError(f"llama-swap would read {word!r} as a macro or as two lines: rename the file")
@@ -43,26 +59,31 @@ def render_swap(plan: Plan, request: ExportRequest) -> Export:
             lines[-1].append(quote_sh(word))
     body = "".join(f"      {' '.join(line)}\n" for line in lines)
     name = request.options.get("name") or model_name(request)
-    text = f"models:\n  {json.dumps(name)}:\n    cmd: |\n{body}"
-    return Export(files=(File(path="llama-swap.yaml", text=text),))
+    env = "".join(f"      - {json.dumps(f'{key}={value}')}\n" for key, value in model.env.items())
+    text = f"models:\n  {json.dumps(name)}:\n    cmd: |\n{body}" + (f"    env:\n{env}" if env else "")
+    return Export(files=(File(path="llama-swap.yaml", text=text),), notes=model.notes)
 
 
 def render_systemd(plan: Plan, request: ExportRequest) -> Export:
     """A unit file. ExecStart is no shell: it has quotes of its own, and % and $ mean something (systemd.service)."""
-    settings = pin(plan.estimate, plan.machine)
+    model = model_words(plan, request)
     program = request.options.get("program", "llama-server")
-    words = [program, "-m", request.model_path, *flags(settings)]
+    words = [program, *model.words, *flags(pin(plan.estimate, plan.machine))]
+    env = "".join(f"Environment={_systemd_word(f'{key}={value}')}\n" for key, value in model.env.items())
     name = request.options.get("name") or model_name(request)
     text = (
         f"[Unit]\nDescription=llama-server: {_specifiers(name)}\nAfter=network.target\n\n"
-        f"[Service]\nExecStart={' '.join(map(_systemd_word, words))}\nRestart=on-failure\n\n"
+        f"[Service]\n{env}ExecStart={' '.join(map(_systemd_word, words))}\nRestart=on-failure\n\n"
         "[Install]\nWantedBy=default.target\n"
     )
     commands = (("systemctl", "--user", "daemon-reload"), ("systemctl", "--user", "start", "llama-server.service"))
     return Export(
         files=(File(path="llama-server.service", text=text),),
         commands=commands,
-        notes=("The unit belongs in ~/.config/systemd/user; systemd looks for the program in its own path, not in $PATH.",),
+        notes=(
+            *model.notes,
+            "The unit belongs in ~/.config/systemd/user; systemd looks for the program in its own path, not in $PATH.",
+        ),
     )
 
 

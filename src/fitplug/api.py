@@ -161,8 +161,11 @@ def export(
         registry: where the exporter is looked up.
         options: what only this exporter knows.
     """
-    exporter = (registry or load()).exporter(name)
-    path = reference.removeprefix("file:")
+    from fitplug.opening import local_path
+
+    registry = registry or load()
+    exporter = registry.exporter(name)
+    path = local_path(reference, registry)
     return exporter.render(plan, ExportRequest(model_reference=reference, model_path=path, options=options or {}))
 
 

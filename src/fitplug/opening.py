@@ -66,3 +66,14 @@ def open_model(reference: str, registry: "Registry") -> Header:
             close = getattr(blob, "close", None)  # not all have something to give back
             if close is not None:
                 close()
+
+
+def local_path(reference: str, registry: "Registry") -> str:
+    """A path that a program can open: of a model that another program keeps on this disk too; else the reference itself."""
+    scheme, path = split_reference(reference)
+    if scheme == "file":
+        return path
+    source = next((item.record for item in registry.sources if item.record.scheme == scheme), None)
+    if source is None or source.list is not None or scheme in _URL:
+        return reference
+    return str(getattr(open_blobs(reference, registry)[0], "path", reference))

@@ -153,6 +153,32 @@ def test_nothing_is_left_to_the_server():
     assert argv[argv.index("--fit") + 1] == "off"
 
 
+def hub(reference: str) -> Any:
+    return replace(request(), model_reference=reference, model_path=reference)
+
+
+def test_a_model_on_a_hub_is_downloaded_by_the_server_itself():
+    made = render_server(plan(Settings(n_ctx=512)), hub("modelscope:Qwen/Qwen3-8B-GGUF:Q4_K_M"))
+    assert made.argv[:6] == ("llama-server", "-hf", "Qwen/Qwen3-8B-GGUF", "-hff", "m.gguf", "--no-mmproj")
+    assert made.env == {"MODEL_ENDPOINT": "https://www.modelscope.cn/"}
+    late = render_server(plan(Settings(n_ctx=512)), hub("hf:a/b@main:Q8_0"))
+    assert late.argv[1:3] == ("-hf", "a/b")
+    assert "revision" in late.notes[0]
+    assert render_server(plan(Settings()), hub("https://x.org/m.gguf")).argv[1:3] == ("-mu", "https://x.org/m.gguf")
+    env = render_env(plan(Settings(n_ctx=512)), hub("modelscope:Qwen/Qwen3-8B-GGUF")).env
+    assert env["LLAMA_ARG_HF_REPO"] == "Qwen/Qwen3-8B-GGUF"
+    assert env["LLAMA_ARG_MMPROJ_AUTO"] == "0"
+    unit = render_systemd(plan(), hub("modelscope:Qwen/Qwen3-8B-GGUF")).files[0].text
+    assert "Environment=MODEL_ENDPOINT=https://www.modelscope.cn/\n" in unit
+    swap = render_swap(plan(), hub("modelscope:Qwen/Qwen3-8B-GGUF")).files[0].text
+    assert swap.endswith('    env:\n      - "MODEL_ENDPOINT=https://www.modelscope.cn/"\n')
+
+
+def test_every_word_for_a_model_is_llama_cpps_own():
+    for word in ("-m", "-mu", "-hf", "-hff", "--no-mmproj"):
+        assert word in BY_NAME
+
+
 def test_two_cards_are_told_their_layers():
     argv = list(render_server(plan(Settings(n_ctx=8192), n_gpus=2), request()).argv)
     shares = argv[argv.index("-ts") + 1].split(",")

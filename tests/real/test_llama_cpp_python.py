@@ -1,4 +1,4 @@
-"""A plan, loaded: llama-cpp-python takes exactly the planned settings, speaks, and its buffers are those that were predicted."""
+"""A plan, loaded: llama-cpp-python takes exactly the planned settings, speaks, and its buffers are those predicted."""
 
 import json
 import pathlib
@@ -99,7 +99,7 @@ def log_flash_attention(log: str) -> bool:
 def test_every_byte_of_a_real_load_was_predicted(
     model: pathlib.Path, machine: str, given: tuple[str, ...], capfd: pytest.CaptureFixture[str], loaded: list[Any]
 ):
-    """llama.cpp's own count of a loaded model, unmapped, so that weights are counted as tensors and not as stretches of a file."""
+    """Not mapped, so that llama.cpp counts weights as tensors and not as stretches of a file."""
     from fitplug_llama_cpp_python.lowlevel import breakdown
 
     options = [*given, "--machine", machine, "--runner", "llama-cpp-python"]

@@ -1,5 +1,7 @@
 """`fitplug auto MODEL`: the best settings for this machine, why, and the command to run."""
 
+from functools import partial
+
 import click
 
 from fitplug.cli.app import ANSWER_NO
@@ -40,20 +42,21 @@ def command(*, reference: str, given: Given, target: Target, wish: Wish, as_json
     Settings that are given are kept; the others are chosen. Every plan is checked with the same arithmetic that `explain`
     shows, and leaves --reserve free on every GPU.
     """
+    from fitplug.opening import local_path
+
     registry = load_registry()
     plan = make_plan(reference, given, target, wish, registry)
-    server = written(plan, reference, registry.exporter("llama-server"))
+    write = partial(written, plan, reference, path=local_path(reference, registry))
+    server = write(registry.exporter("llama-server"))
     if as_json:
         from fitplug.render.json import dump, plan_json
 
-        alternatives = [
-            (other, written(plan, reference, registry.exporter("llama-server"), other)) for other in plan.alternatives
-        ]
+        alternatives = [(other, write(registry.exporter("llama-server"), other)) for other in plan.alternatives]
         print(dump(plan_json(plan, list(server.argv), [(other, list(export.argv)) for other, export in alternatives])))
     else:
         from fitplug.render.auto import show
 
         runner = registry.runner(target.runner)
-        own = server if runner.exporter == "llama-server" else written(plan, reference, registry.exporter(runner.exporter))
+        own = server if runner.exporter == "llama-server" else write(registry.exporter(runner.exporter))
         show(plan, own)
     return 0 if plan.fits else ANSWER_NO

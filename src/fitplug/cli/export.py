@@ -54,11 +54,13 @@ def command(
 
     The plan is made as `fitplug auto` makes it, with the arithmetic of that runner; what RUNNER has no place for is said.
     """
+    from fitplug.opening import local_path
+
     registry = load_registry()
     writer = registry.exporter(exporter)
     target = target._replace(runner=target.runner or writer.runner)
     plan = make_plan(reference, given, target, wish, registry)
-    export = written(plan, reference, writer, options=_pairs(options))
+    export = written(plan, reference, writer, options=_pairs(options), path=local_path(reference, registry))
     done = _put(export, writer, output, install=install) if plan.fits else []
     if as_json:
         from fitplug.render.json import dump

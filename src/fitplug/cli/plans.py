@@ -44,11 +44,22 @@ def written(
     exporter: "Exporter",
     instead: "Alternative | None" = None,
     options: "Mapping[str, str] | None" = None,
+    *,
+    path: str | None = None,
 ) -> "Export":
-    """The plan, or one of its alternatives, as that exporter writes it."""
+    """The plan, or one of its alternatives, as that exporter writes it.
+
+    Args:
+        plan: what to write.
+        reference: MODEL as the user wrote it.
+        exporter: who writes it.
+        instead: the alternative that is written, if any.
+        options: what only this exporter knows.
+        path: where the model lies on this disk, if `reference` does not say so itself.
+    """
     from fitplug.extension import ExportRequest
 
     if instead is not None:
         plan = replace(plan, estimate=instead.estimate, speed=instead.speed, alternatives=())
-    path = reference.removeprefix("file:")
+    path = path or reference.removeprefix("file:")
     return exporter.render(plan, ExportRequest(model_reference=reference, model_path=path, options=options or {}))
