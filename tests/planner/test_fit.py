@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner_support import GIB, SERVER, Quick, card, make_machine, make_model
 
 from fitplug.memory.records import HOST, Kind
 from fitplug.planner.budget import spare
@@ -15,6 +14,7 @@ from fitplug.planner.records import Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trials
 from fitplug.settings import Settings
+from planner_support import GIB, SERVER, Quick, card, make_machine, make_model
 
 DENSE = make_model()
 EXPERTS = make_model(n_layer=24, n_embd=2048, n_ff=1024, n_expert=64, n_used=4, n_ctx_train=65536)
@@ -93,7 +93,7 @@ def test_equal_cards_in_another_order_get_the_same_plan(order):
         {"split_mode": "none", "main_gpu": 1},
         {"tensor_split": (1.0, 3.0)},
     ],
-    ids=lambda wanted: "+".join(wanted),
+    ids="+".join,
 )
 @pytest.mark.parametrize("name", MODELS)
 def test_what_is_given_is_kept(name, wanted):
