@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fitplug.memory.graph import cuda_fusion
 from fitplug.memory.graph.backends import Backend, KeepAlive
-from fitplug.memory.graph.tensor import BLOCKS, Tensor, is_contiguous, is_quantized, nbytes, nelements, row_size
+from fitplug.memory.graph.tensor import BLOCKS, PREC_F32, Tensor, is_contiguous, is_quantized, nbytes, nelements, row_size
 from fitplug.units import pad
 
 MATRIX_ROW_PADDING = 512
@@ -181,7 +181,7 @@ def _mul_mat(t: Tensor) -> bool:
         return False
     if b.type == "f16" and a.type != "f16":
         return False
-    return a.type in MUL_MAT_TYPES and t.param != "prec_f32"
+    return a.type in MUL_MAT_TYPES and t.param != PREC_F32
 
 
 def _get_rows(t: Tensor) -> bool:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import ABSENT, GraphBase, Linear
-from fitplug.memory.graph.tensor import Tensor
+from fitplug.memory.graph.tensor import PREC_F32, Tensor
 
 # llm_ffn_op_type
 SILU, GELU, RELU, RELU_SQR = "silu", "gelu", "relu", "relu_sqr"
@@ -202,13 +202,16 @@ class FeedForward(GraphBase):
             weights = ggml.scale(weights)
         return selected, weights
 
-    def _mm_id(self, linear: Linear, cur: Tensor, selected: Tensor, scale: Tensor | None = None) -> Tensor:
+    def _mm_id(self, linear: Linear, cur: Tensor, selected: Tensor, *, scale: Tensor | None = None, exact: bool = False) -> Tensor:
+        """Product, scale, bias; `exact` asks for sources in full precision, which CUDA does not do (ggml_prec_set_src)."""
         cur = self.build_lora_mm_id(linear.weight, cur, selected, scale if scale is not None else linear.scale)
+        if exact and cur.op == "MUL_MAT_ID":
+            cur.param = PREC_F32
         return ggml.add_id(cur, linear.bias, selected) if linear.bias is not None else cur
 
     def _expert_ffn(self, cur: Tensor, e: Experts, selected: Tensor, type_op: str, il: int) -> Tensor:
         if e.gate_up.weight is not None:
-            gate_up = self._mm_id(e.gate_up, cur, selected, e.up.scale)
+            gate_up = self._mm_id(e.gate_up, cur, selected, scale=e.up.scale)
             n_ff, n_used, n_tokens, _ = gate_up.ne
             _, nb1, nb2, _ = gate_up.nb
             gate = ggml.view_3d(gate_up, n_ff // 2, n_used, n_tokens, nb1, nb2)
@@ -216,7 +219,8 @@ class FeedForward(GraphBase):
         else:
             up = self._mm_id(e.up, cur, selected)
             gate = up if e.gate.weight is None else self._mm_id(e.gate, cur, selected)
-        return self._mm_id(e.down, self._expert_act(gate, up, e, type_op, il), selected)
+        cur = self._expert_act(gate, up, e, type_op, il)
+        return self._mm_id(e.down, cur, selected, exact=self.arch == "mistral4")
 
     def _expert_act(self, gate: Tensor, up: Tensor, e: Experts, type_op: str, il: int) -> Tensor:
         if type_op == SILU and e.gate.weight is not None and self.swiglu_limit(il, "swiglu_clamp_exp") > EPS:

@@ -14,6 +14,9 @@ Shape: TypeAlias = tuple[int, int, int, int]
 BLOCKS: dict[str, tuple[int, int]] = {row.name: (row.block, row.n_bytes) for row in TYPES if not row.removed}
 """Elements and bytes of one block of each type (ggml/src/ggml.c, type_traits)."""
 
+PREC_F32 = "prec_f32"
+"""`Tensor.param` of a product whose sources may not be rounded to f16."""
+
 VIEW_OPS = frozenset(("VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"))
 """Operations that compute nothing (ggml/src/ggml-backend.cpp, ggml_is_view_op)."""
 

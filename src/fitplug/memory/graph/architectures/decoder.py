@@ -75,7 +75,10 @@ class Decoder(NamedTuple):
     """The residual is the first summand."""
     act: str = SILU
     gate: str = PAR
-    moe: Moe = Moe()
+    moe: Moe | None = None
+    """None: the graph has no experts, whatever the file has."""
+    attn_output_bias: bool = True
+    """False: the bias is loaded and not used."""
     residual_scale: bool = False
     deepstack: Literal["", "after", "mapping"] = ""
     rows_late: bool = False
@@ -236,7 +239,10 @@ class DecoderGraph:
         if self.temp is not None:
             q = ggml.mul(q, self.temp)
         sinks = g.w("attn_sinks", il).weight if row.sinks else None
-        return g.build_attn(self.inp_attn, g.w("attn_output", il), q, k, v, il, sinks=sinks)
+        wo = g.w("attn_output", il)
+        if not row.attn_output_bias:
+            wo = wo._replace(bias=None)
+        return g.build_attn(self.inp_attn, wo, q, k, v, il, sinks=sinks)
 
     def _normed_heads(self, q: Tensor, k: Tensor, v: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:
         row, layer, n_tokens = self.row, self.g.hparams(il), self.g.n_tokens
@@ -286,7 +292,7 @@ class DecoderGraph:
 
     def _feed_forward(self, cur: Tensor, il: int) -> Tensor:
         g, row, moe = self.g, self.row, self.row.moe
-        if g.w("ffn_gate_inp", il).weight is None:
+        if moe is None or g.w("ffn_gate_inp", il).weight is None:
             return g.ffn(cur, il, row.act, row.gate)
         gating = GATING_FUNCS.get(g.model.get_int("expert_gating_func"), moe.gating) if moe.gating_key else moe.gating
         out = g.build_moe_ffn(
@@ -298,13 +304,10 @@ class DecoderGraph:
             return out
         shared = g.ffn(cur, il, moe.shared_act, PAR, "_shexp")
         if moe.shared_gate:
-            shared = self._gated(shared, cur, il)
+            gate_inp = g.build_lora_mm(g.w("ffn_gate_inp_shexp", il).weight, cur)
+            gate = ggml.div(ggml.silu(gate_inp), gate_inp) if moe.shared_gate == "silu" else ggml.sigmoid(gate_inp)
+            shared = ggml.mul(shared, gate)
         return ggml.add(out, shared)
-
-    def _gated(self, shared: Tensor, cur: Tensor, il: int) -> Tensor:
-        gate_inp = self.g.build_lora_mm(self.g.w("ffn_gate_inp_shexp", il).weight, cur)
-        gate = ggml.div(ggml.silu(gate_inp), gate_inp) if self.row.moe.shared_gate == "silu" else ggml.sigmoid(gate_inp)
-        return ggml.mul(shared, gate)
 
     # Deepstack: further embeddings of an image, added layer by layer
 

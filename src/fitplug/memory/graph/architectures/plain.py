@@ -6,11 +6,11 @@ from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.ffn import GELU, RELU_SQR, SEQ, SIGMOID, SOFTMAX_WEIGHT, SWIGLU, SWIGLU_OAI_MOE
 
 PLAIN = Decoder()
-LLAMA = Decoder(rope_factors=True)
+LLAMA = Decoder(rope_factors=True, moe=Moe())
 CLASSIC = Decoder(norm=LLM_NORM, act=GELU, gate=SEQ)
 QWEN3 = Decoder(qk_norm="heads")
 GRANITE = Decoder(
-    rope="pattern", rope_factors=True, residual_scale=True, logit_scale="always", deepstack="mapping",
+    moe=Moe(), rope="pattern", rope_factors=True, residual_scale=True, logit_scale="always", deepstack="mapping",
 )  # fmt: skip
 GEMMA2 = Decoder(
     embd_scale=True, q_scale=True, act=GELU, post_attn_norm="post_attention_norm", post_ffn_norm="post_ffw_norm",
@@ -20,7 +20,7 @@ OLMO2 = Decoder(
     pre_norm=False, qkv_reshape=False, qk_norm="rows", post_attn_norm="post_attention_norm", post_ffn_norm="post_ffw_norm",
     post_ffn_norm_pinned=False,
 )  # fmt: skip
-PHI3 = Decoder(rope_factors=True, q_scale=True, residual_first=True, act=SWIGLU, gate=SEQ)
+PHI3 = Decoder(moe=Moe(), rope_factors=True, q_scale=True, residual_first=True, act=SWIGLU, gate=SEQ)
 COHERE = Decoder(
     norm=LLM_NORM, parallel="residual_first", qk_norm="heads", qk_norm_kind=LLM_NORM, logit_scale="key",
 )  # fmt: skip
@@ -30,14 +30,14 @@ HEADER_EXPERTS = Moe(gating_key=True, norm="key", scale_key=True)
 ROWS: dict[str, Decoder] = {
     "llama": LLAMA,
     "llama-embed": LLAMA,
-    "mistral3": Decoder(rope_factors=True, attn_temp=True),
+    "mistral3": LLAMA._replace(attn_temp=True),
     "falcon": CLASSIC._replace(attn_norm_2=True, parallel="ffn_first"),
     "gpt2": CLASSIC._replace(position_embd=True, rope="none"),
     "starcoder": CLASSIC._replace(position_embd=True, rope="none"),
     "gptneox": CLASSIC,
     "mpt": CLASSIC._replace(position_embd=True, needs_positions=False, rope="none", qk_norm="rows", qk_norm_kind=LLM_NORM),
     "baichuan": PLAIN,
-    "refact": Decoder(needs_positions=False, rope="none"),
+    "refact": Decoder(needs_positions=False, rope="none", attn_output_bias=False),
     "bloom": CLASSIC._replace(embd_norm=True, needs_positions=False, rope="none"),
     "stablelm": Decoder(norm=LLM_NORM, qk_norm="heads", qk_norm_kind=LLM_NORM),
     "qwen": PLAIN,
@@ -45,9 +45,9 @@ ROWS: dict[str, Decoder] = {
     "qwen2vl": PLAIN,
     "qwen2moe": Decoder(moe=Moe(norm=False, shared_gate="silu")),
     "qwen3": QWEN3,
-    "qwen3moe": QWEN3,
+    "qwen3moe": QWEN3._replace(moe=Moe()),
     "qwen3vl": QWEN3._replace(deepstack="after"),
-    "qwen3vlmoe": QWEN3._replace(deepstack="after"),
+    "qwen3vlmoe": QWEN3._replace(deepstack="after", moe=Moe()),
     "phi2": CLASSIC._replace(parallel="attn_first", q_scale=True),
     "phi3": PHI3,
     "phimoe": PHI3,
@@ -66,7 +66,7 @@ ROWS: dict[str, Decoder] = {
     "xverse": PLAIN,
     "command-r": COHERE,
     "cohere2": COHERE._replace(qk_norm="", rope="windowed", rope_factors=True),
-    "dbrx": Decoder(norm=LLM_NORM, ffn_norm="attn_output_norm"),
+    "dbrx": Decoder(moe=Moe(), norm=LLM_NORM, ffn_norm="attn_output_norm"),
     "olmo": Decoder(norm=LLM_NORM, norm_weights=False),
     "olmo2": OLMO2,
     "olmoe": Decoder(qkv_reshape=False, qk_norm="rows", moe=Moe(norm=False)),
@@ -74,11 +74,11 @@ ROWS: dict[str, Decoder] = {
     "chatglm": Decoder(act=SWIGLU, gate=SEQ),
     "glm4": Decoder(post_attn_norm="post_attention_norm", post_ffn_norm="post_ffw_norm", act=SWIGLU, gate=SEQ),
     "glm4moe": Decoder(qk_norm="heads", ffn_norm="post_attention_norm", moe=GLM_EXPERTS),
-    "exaone": LLAMA,
+    "exaone": Decoder(rope_factors=True),
     "exaone4": OLMO2._replace(qkv_reshape=True, qk_norm="heads", rope="windowed_or_none", rope_factors=True),
     "exaone-moe": Decoder(qk_norm="heads", rope="windowed", rope_factors=True, moe=HEADER_EXPERTS),
     "granite": GRANITE,
-    "granitemoe": GRANITE,
+    "granitemoe": GRANITE._replace(rope="all"),
     "granite_swa": GRANITE._replace(sinks=True, moe=Moe(shared_act=SWIGLU)),
     "smollm3": Decoder(rope="step"),
     "seed_oss": Decoder(ffn_norm="post_attention_norm"),
@@ -86,10 +86,10 @@ ROWS: dict[str, Decoder] = {
         ffn_norm="post_attention_norm", sinks=True, rows_late=True,
         moe=Moe(gating=SOFTMAX_WEIGHT, norm=False, act=SWIGLU_OAI_MOE),
     ),
-    "ernie4_5": PLAIN,
-    "ernie4_5-moe": PLAIN,
+    "ernie4_5": Decoder(attn_output_bias=False),
+    "ernie4_5-moe": Decoder(attn_output_bias=False, moe=Moe()),
     "paddleocr": PLAIN,
-    "hunyuan-moe": Decoder(rope_factors=True, qk_norm="after_rope"),
+    "hunyuan-moe": Decoder(moe=Moe(), rope_factors=True, qk_norm="after_rope"),
     "hunyuan-dense": Decoder(rope_factors=True, qk_norm="after_rope"),
     "hunyuan_vl": Decoder(rope_factors=True, qk_norm="after_rope"),
     "arcee": Decoder(rope_factors=True, act=RELU_SQR, gate=SEQ),
@@ -105,7 +105,11 @@ ROWS: dict[str, Decoder] = {
     "pangu-embedded": PLAIN,
 }  # fmt: skip
 
-MODULES: dict[str, str] = {}
+MODULES: dict[str, str] = {
+    "llama4": "llama4", "deci": "deci", "grok": "grok", "openelm": "openelm", "arctic": "arctic", "smallthinker": "smallthinker",
+    "grovemoe": "grovemoe", "afmoe": "gated", "laguna": "gated", "cohere2moe": "cohere2moe", "minicpm3": "low_rank",
+    "plm": "low_rank",
+}  # fmt: skip
 """Decoders of this family with a graph of their own: architecture → module."""
 
 
