@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
+from fitplug.errors import RefusedError
 from fitplug.formats.header import Tensor
 from fitplug.machine.backends import CPU_ALIGNMENT, Backend
 from fitplug.memory.overrides import Rule, targets
@@ -134,11 +135,17 @@ def device_size(tensor: Tensor, shape: tuple[int, int]) -> int:
 
 
 class Placed:
-    """The weights of a table under one placement and one list of overrides."""
+    """The weights of a table under one placement and one list of overrides.
+
+    Raises:
+        RefusedError: an override sends a weight to a device that is not used; llama.cpp stops at that.
+    """
 
     def __init__(self, table: WeightTable, placement: Placement, rules: list[Rule]) -> None:
         self.table, self.placement, self.model = table, placement, table.model
         self.moved = targets(table.names, rules) if rules else {}
+        for target in set(self.moved.values()) - {HOST, *placement.names}:
+            raise RefusedError(f"-ot sends weights to {target}, a device that these settings do not use")
         self._moved_layers = _blocks_of(table, self.moved)
         self._shape = {
             name: (row.alignment, row.row_padding) for name, row in zip(placement.names, placement.backends, strict=True)

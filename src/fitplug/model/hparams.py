@@ -1,12 +1,14 @@
 """What load_hparams (src/llama-model.cpp) and the architecture's load_arch_hparams read from a header."""
 
-from fitplug.model.architectures import Row
+from fitplug.model.architectures import GATING, MLA, Row
 from fitplug.model.hparams_record import Hparams
 from fitplug.model.layouts import indexer_layers, loop_blocks, ple_layers, recurrent_layers, windowed_layers
 from fitplug.model.reading import MAX_LAYERS, MAX_U32, Keys
 
 MAX_EXPERTS = 1024
 """LLAMA_MAX_EXPERTS (src/llama-hparams.h)."""
+SQRT_SOFTPLUS = 4
+"""LLAMA_EXPERT_GATING_FUNC_TYPE_SQRT_SOFTPLUS."""
 
 EXTRA = {
     "n_lora_q": "attention.q_lora_rank", "n_lora_kv": "attention.kv_lora_rank",
@@ -58,6 +60,7 @@ def read_hparams(keys: Keys, row: Row) -> Hparams:
     _heads(keys, row, h)
     for key in row.needs:
         keys.need(key)
+    _check(keys, row, h)
     h.extra.update({member: value for member, key in EXTRA.items() if (value := keys.u32(key))})
     _mla(keys, row, h)
     loop_blocks(keys, row, h)
@@ -130,6 +133,18 @@ def _heads(keys: Keys, row: Row, h: Hparams) -> None:
     h.n_rot_swa = keys.u32("rope.dimension_count_swa", h.n_rot)
     if row.half_rot:
         h.n_rot //= 2
+
+
+def _check(keys: Keys, row: Row, h: Hparams) -> None:
+    """What single loaders insist on besides keys (src/models/)."""
+    if row.experts and h.n_expert == 0 and keys.u32("leading_dense_block_count") < h.n_layer:
+        keys.refuse("it has no experts, and the architecture needs some")
+    if row.needs_mla and (keys.value(MLA[0]) is None or keys.value(MLA[1]) is None):
+        keys.refuse("it has no MLA lengths (attention.key_length_mla, .value_length_mla), which the architecture needs")
+    if row.memory == "dsv4" and keys.u32(GATING) != SQRT_SOFTPLUS:
+        keys.refuse("its expert_gating_func is not the one that llama.cpp knows for this architecture")
+    if "output.weight" not in keys.header.tensors and row.output == "required" and keys.header.tensors:
+        keys.refuse("the tensor output.weight is missing")
 
 
 def _mla(keys: Keys, row: Row, h: Hparams) -> None:

@@ -110,7 +110,7 @@ def _windowed(keys: Keys, window: Window, h: Hparams) -> tuple[bool, ...]:
     if pattern is not None:
         return tuple(bool(v) for v in (pattern + (0,) * n)[:n])
     if window.layers != "pattern":
-        keys.refuse(f"the array {keys.prefix}{key} is missing")
+        keys.refuse(f"the array {keys.full(key)} is missing")
         return (False,) * n
     return _periodic(keys.u32(key, window.period), window.dense_first, h)
 

@@ -13,6 +13,8 @@ from fitplug.formats.header import Header, Skipped, Value
 T = TypeVar("T")
 
 MAX_U32 = (1 << 32) - 1
+UNPREFIXED = ("xielu.",)
+"""Keys of architectures that do not begin with its name (LLM_KV_NAMES, src/llama-arch.cpp)."""
 MAX_LAYERS = 512
 """LLAMA_MAX_LAYERS (src/llama-hparams.h)."""
 
@@ -27,7 +29,11 @@ class Keys:
 
     def value(self, key: str) -> Value | None:
         """The raw value of `{architecture}.{key}`."""
-        return self.header.metadata.get(self.prefix + key)
+        return self.header.metadata.get(self.full(key))
+
+    def full(self, key: str) -> str:
+        """The key as it stands in the file."""
+        return key if key.startswith(UNPREFIXED) else self.prefix + key
 
     def refuse(self, reason: str) -> None:
         """Note why llama.cpp does not load this file, once."""
@@ -37,7 +43,7 @@ class Keys:
     def need(self, key: str) -> None:
         """llama.cpp: "key not found in model"."""
         if self.value(key) is None:
-            self.refuse(f"the key {self.prefix}{key} is missing")
+            self.refuse(f"the key {self.full(key)} is missing")
 
     def u32(self, key: str, default: int = 0) -> int:
         """A whole number (llama_model_loader::get_key<uint32_t>)."""
@@ -56,7 +62,7 @@ class Keys:
         if value is None:
             return default
         if not fits(value):
-            self.refuse(f"the key {self.prefix}{key} has the wrong type or an impossible value")
+            self.refuse(f"the key {self.full(key)} has the wrong type or an impossible value")
             return default
         return value  # type: ignore[return-value] # `fits` has just looked at it
 
@@ -68,7 +74,7 @@ class Keys:
         found = self.array(key)
         if found is None or len(found) != n:
             length = value.length if isinstance(value, Skipped) else len(value)
-            self.refuse(f"the key {self.prefix}{key} has {length} entries where {n} are expected")
+            self.refuse(f"the key {self.full(key)} has {length} entries where {n} are expected")
             return ((found or (default,)) + (default,) * n)[:n]
         return found
 
@@ -76,12 +82,12 @@ class Keys:
         """An array of at most `most` whole numbers or bools (get_arr); None where there is none."""
         value = self.value(key)
         if isinstance(value, Skipped):
-            self.refuse(f"the array {self.prefix}{key} has {value.length} entries, at most {most} are expected")
+            self.refuse(f"the array {self.full(key)} has {value.length} entries, at most {most} are expected")
             return None
         if not isinstance(value, tuple):
             return None
         if len(value) > most or not all(isinstance(v, int) and abs(v) <= MAX_U32 for v in value):
-            self.refuse(f"the array {self.prefix}{key} is too long or holds something else than small whole numbers")
+            self.refuse(f"the array {self.full(key)} is too long or holds something else than small whole numbers")
             return None
         return tuple(int(v) for v in value if isinstance(v, int))
 
@@ -94,7 +100,7 @@ class Keys:
         value = self.value(key)
         if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
             said = "missing" if value is None else f"{str(value)[:40]}, not a number from {low} to {high}"
-            raise UnreadableError(f"{self.header.format} header: {self.prefix}{key} is {said}")
+            raise UnreadableError(f"{self.header.format} header: {self.full(key)} is {said}")
         return value
 
 
