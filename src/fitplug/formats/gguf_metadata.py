@@ -86,6 +86,7 @@ def _string(cursor: Cursor, where: str) -> Value:
 
 def _names(cursor: Cursor, count: int, where: str) -> Value:
     """A short list of texts; it is stepped over from the first one that is no name."""
+    cursor.budget.spend(count * PAIR, cursor.blob.name)
     names = []
     for done in range(count):
         length = cursor.u64(where)

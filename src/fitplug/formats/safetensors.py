@@ -58,9 +58,7 @@ def read(blobs: Sequence[Blob]) -> Header:
         shard = _read_shard(blob, budget, index)
         for tensor in shard.tensors:
             if tensor.name in tensors:
-                raise UnreadableError(
-                    f"{blob.name}: has the tensor {tensor.name[:80]!r}, which another place has too: it is damaged"
-                )
+                raise UnreadableError(f"{blob.name}: has the tensor {tensor.name[:80]!r} once more: the file is damaged")
             tensors[tensor.name] = tensor
         metadata |= {f"safetensors.{key}": value for key, value in shard.metadata.items()}
         offsets.append(shard.data_offset)

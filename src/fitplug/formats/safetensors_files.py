@@ -32,9 +32,7 @@ def sort_files(blobs: Sequence[Blob]) -> Files:
     missing = [name for name in wanted if name not in weights]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UnreadableError(
-            f"{missing[0][:80]}{more} is missing: the model has {len(wanted)} files; fetch it into the same folder"
-        )
+        raise UnreadableError(f"{missing[0][:80]}{more} of {len(wanted)} files is missing: fetch it into the same folder")
     others = [name for name in weights if name not in wanted]
     notes = [f"left out, as not of this model: {', '.join(others[:5])}"] if others else []
     return Files([weights[name] for name in wanted], index, by_name.get(CONFIG), notes)
