@@ -1,15 +1,12 @@
 """Models, machines and a way to run a command line in this process."""
 
-import importlib.util
 import json
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from cli_support import model_names, write_model
 from fitplug.cli import main
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Ran(NamedTuple):
@@ -39,13 +36,8 @@ def run(capsys):
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """Every model of fixtures/models, written: name → path."""
-    spec = importlib.util.spec_from_file_location("make_models", ROOT / "fixtures" / "models" / "make.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     folder = tmp_path_factory.mktemp("models")
-    for name in module.names():
-        module.write(name, folder / f"{name}.gguf")
-    return {name: folder / f"{name}.gguf" for name in module.names()}
+    return {name: write_model(name, folder / f"{name}.gguf") for name in model_names()}
 
 
 @pytest.fixture
