@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
-from fitplug.memory.graph import UnknownGraphError
+from fitplug.memory.graph import UnknownGraphError, fused
 from fitplug.memory.graph.allocator import GraphAllocator
 from fitplug.memory.graph.architectures import builder
 from fitplug.memory.graph.backends import Backend
@@ -72,6 +72,7 @@ class ComputeEstimator:
             if self.model.architecture in SINGLE_SEQUENCE and n_seqs > 1:
                 graphs.append((n_tokens, 1, n_outputs))
         params = self.params(placement, placed, resolved, settings)
+        params.fused = fused.resolve(self.draw, params(n_seqs, n_seqs, n_seqs), op_offload=settings.op_offload)
         found = [self.reserve(params(*graph), placement, settings) for graph in graphs]
         return [max(sizes) for sizes in zip(*found, strict=True)]
 
@@ -126,6 +127,7 @@ class ParamsFor:
         self.weights = self._buffers(placed)
         self.layer_backends = [placement.index(name) for name in placement.layer_devices]
         self.output = self._buffer(placed.output_buffer or HOST)
+        self.fused: Mapping[str, bool] = {}
         self.moved = bool(placed.moved) or not all(weight.on_gpu for weight in placed.table.weights)
 
     def __call__(self, n_tokens: int, n_seqs: int, n_outputs: int) -> GraphParams:
@@ -138,7 +140,7 @@ class ParamsFor:
             n_seq_max=resolved.n_seq_max, n_stream=resolved.n_stream, type_k=resolved.type_k, type_v=resolved.type_v,
             flash_attn=resolved.flash_attn, v_trans=resolved.v_trans, offload_kqv=settings.offload_kqv,
             swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._placement.n_gpu_layers,
-            shorten=estimator.shorten,
+            shorten=estimator.shorten, fused=self.fused,
         )  # fmt: skip
 
     def _buffers(self, placed: Placed) -> Mapping[str, Buffer]:
