@@ -55,7 +55,7 @@ def fitplug_engines() -> Iterable[Engine]:
         help="llama-server on PATH: really loads the model",
         available=_server_version,
         measure=_server_measure,
-        precision=5243,
+        precision=5244,
         ghosts=False,
     )
 

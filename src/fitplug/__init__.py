@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fitplug.errors import FitplugError
     from fitplug.formats.header import Header
     from fitplug.hookspecs import hookimpl
+    from fitplug.loading import load
     from fitplug.machine.records import Device, Host, Machine
     from fitplug.memory.records import Estimate, Part
     from fitplug.model.records import Model
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Device", "Estimate", "FitplugError", "Header", "Host", "Machine", "Model", "Part", "Plan", "Registry", "Settings",
-    "TensorOverride", "detect_machine", "estimate", "export", "fit", "fits", "hookimpl", "imagine_machine", "load_registry",
-    "open_model", "read_header", "read_machine",
+    "TensorOverride", "detect_machine", "estimate", "export", "fit", "fits", "hookimpl", "imagine_machine", "load",
+    "load_registry", "open_model", "read_header", "read_machine",
 ]  # fmt: skip
 
 _HOMES = {
@@ -37,6 +38,7 @@ _HOMES = {
     "fitplug.errors": ("FitplugError",),
     "fitplug.formats.header": ("Header",),
     "fitplug.hookspecs": ("hookimpl",),
+    "fitplug.loading": ("load",),
     "fitplug.machine.records": ("Device", "Host", "Machine"),
     "fitplug.memory.records": ("Estimate", "Part"),
     "fitplug.model.records": ("Model",),

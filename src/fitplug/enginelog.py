@@ -6,7 +6,7 @@ from collections.abc import Iterable
 _BUFFER = re.compile(r":\s+(\S+) +(DSV4 \S+ state|KV|RS|model|compute) buffer size\s*=\s*(\d+\.\d+) MiB")
 """`load_tensors: CUDA0 model buffer size = 4403.49 MiB` and its like (src/llama-model.cpp, llama-kv-cache.cpp,
 llama-kv-cache-dsv4.cpp, llama-memory-recurrent.cpp, llama-context.cpp)."""
-PRECISION = 5243
+PRECISION = 5244
 """Printed figures have two decimals of a MiB: this far they may lie from the truth, in bytes."""
 
 

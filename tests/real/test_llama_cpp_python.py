@@ -135,3 +135,25 @@ def test_settings_that_llama_cpp_refuses_are_refused(model: pathlib.Path, machin
     argv = ["verify", str(model), "-c", "512", "-ctv", "q8_0", "-fa", "off", "--machine", machine]
     assert main(argv) == 3
     assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_load_plans_and_returns_a_model_that_speaks(model: pathlib.Path, loaded: list[Any]):
+    import fitplug
+
+    llm = fitplug.load(str(model), n_ctx=1024, machine=fitplug.read_machine(MACHINE), llama={"verbose": False})
+    loaded.append(llm)
+    assert llm.n_ctx() == 1024
+    assert llm.context_params.flash_attn_type == llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    assert llm.create_completion("a", max_tokens=2)["choices"]
+
+
+def test_load_refuses_what_it_cannot_do(model: pathlib.Path):
+    import fitplug
+
+    machine = fitplug.read_machine({"schema": 1, "devices": [], "host": {"total_bytes": 1 << 20, "available_bytes": 1 << 20}})
+    with pytest.raises(fitplug.FitplugError, match="nothing fits"):
+        fitplug.load(str(model), machine=machine)
+    with pytest.raises(fitplug.FitplugError, match="n_ctx"):
+        fitplug.load(str(model), machine=fitplug.read_machine(MACHINE), llama={"n_ctx": 5})
+    with pytest.raises(fitplug.FitplugError, match="download"):
+        fitplug.load("hf:a/b:Q4_K_M")
