@@ -5,6 +5,7 @@ for one set of settings and answers the larger of what they take, per device.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
@@ -36,7 +37,7 @@ class ComputeEstimator:
         self.model, self.machine, self.runner, self.shorten = model, machine, runner, shorten
         self._blocks: Blocks | None = None
         self._backends: dict[object, tuple[Backend, ...]] = {}
-        self._weights: tuple[object, Mapping[str, Buffer]] | None = None
+        self._flash_attn: dict[object, bool] = {}
 
     @property
     def blocks(self) -> Blocks:
@@ -75,6 +76,25 @@ class ComputeEstimator:
         params.fused = fused.resolve(self.draw, params(n_seqs, n_seqs, n_seqs), op_offload=settings.op_offload)
         found = [self.reserve(params(*graph), placement, settings) for graph in graphs]
         return [max(sizes) for sizes in zip(*found, strict=True)]
+
+    def flash_attn_stays_on(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> bool:
+        """What becomes of flash attention on "auto": the trial of llama_context::resolve_fused_ops.
+
+        Raises:
+            UnknownGraphError: nobody has drawn this architecture's graph.
+        """
+        key = (
+            placement.layer_devices, placement.names, settings.n_cpu_moe, settings.overrides, settings.offload_kqv,
+            resolved.n_seq_max, resolved.n_stream, resolved.type_k, resolved.type_v,
+        )  # fmt: skip
+        found = self._flash_attn.get(key)
+        if found is None:
+            n_seqs = resolved.n_seq_max
+            params = self.params(placement, placed, replace(resolved, flash_attn=True), settings)(n_seqs, n_seqs, n_seqs)
+            found = self._flash_attn[key] = fused.runs_where_its_layer_lies(
+                self.draw, params, "flash_attn", op_offload=settings.op_offload
+            )
+        return found
 
     def params(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> "ParamsFor":
         """What all graphs of one set of settings share."""

@@ -45,18 +45,21 @@ class Estimator:
         Raises:
             RefusedError: llama.cpp, or the runner, refuses them.
         """
-        placement = place(self.model, self.machine, settings)
-        resolved = resolve(self.model, settings, self.runner, placement.n_gpu_layers)
-        if flash_attn_wanted(self.model, settings) == "auto":
-            resolved = replace(resolved, flash_attn=auto_stays_on(self.model, placement, resolved))
+        placement, resolved, parts = self.static(settings)
         size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
-        parts = self._static(placement, resolved, settings, size)
         parts += self._compute(placement, resolved, settings, size)
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
             notes=self._notes(),
         )  # fmt: skip
         return replace(estimate, parts=(*estimate.parts, *self._overhead(placement, estimate)))
+
+    def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings) -> bool:
+        """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""
+        try:
+            return self._graphs.flash_attn_stays_on(placement, self.placed(placement, settings), resolved, settings)
+        except (UnknownGraph, ModuleNotFoundError):  # a graph that is listed and not there yet
+            return auto_stays_on(self.model, placement, resolved)
 
     def _compute(self, placement: Placement, resolved: Resolved, settings: Settings, size: Cells) -> list[Part]:
         placed = self.placed(placement, settings)
@@ -83,7 +86,17 @@ class Estimator:
                     parts.append(Part(name, Kind.OVERHEAD, own, Basis.ASSUMED, f"{self.runner.name}'s own needs"))
         return parts
 
-    def _static(self, placement: Placement, resolved: Resolved, settings: Settings, size: Cells) -> list[Part]:
+    def static(self, settings: Settings) -> tuple[Placement, Resolved, list[Part]]:
+        """What follows from the header alone: where layers go, the context, weights and caches.
+
+        Raises:
+            RefusedError: llama.cpp refuses these settings.
+        """
+        placement = place(self.model, self.machine, settings)
+        resolved = resolve(self.model, settings, self.runner, placement.n_gpu_layers)
+        if flash_attn_wanted(self.model, settings) == "auto":
+            resolved = replace(resolved, flash_attn=auto_stays_on(self.model, placement, resolved))
+        size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
         basis = Basis.EXACT if self.model.known else Basis.MODELLED
         parts = [self._part(Kind.MODEL, buffer, n, basis, "weights") for buffer, n in self.weights(placement, settings).items()]
         for device, held in cache_bytes(cache_tensors(self.model, resolved, size), placement).items():
@@ -91,7 +104,7 @@ class Estimator:
                 parts.append(self._part(Kind.CONTEXT, device, held.kv, basis, "cache"))
             if held.state:
                 parts.append(self._part(Kind.CONTEXT, device, held.state, basis, "recurrent state"))
-        return parts
+        return placement, resolved, parts
 
     def _part(self, kind: Kind, buffer: str, n_bytes: int, basis: Basis, source: str) -> Part:
         device = buffer if buffer in self._names else HOST
