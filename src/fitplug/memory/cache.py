@@ -55,7 +55,7 @@ def cache_tensors(model: Model, resolved: Resolved, size: Cells) -> list[CacheTe
                 found += _indexer(model, layer, resolved, size)
         if layer.is_recurrent:
             found += _state(layer, resolved)
-        if layer.compress_ratio:
+        if layer.compress_ratio and model.memory == "dsv4":
             found += _compressed(model, layer, resolved, size)
     return found
 

@@ -179,7 +179,9 @@ def _embeddings(keys: Keys, row: Row, h: Hparams) -> None:
 
 
 def _compression(keys: Keys, row: Row, h: Hparams) -> None:
-    """attention.compress_ratios of DeepSeek 4 (src/models/deepseek4.cpp)."""
+    """attention.compress_ratios: of DeepSeek 4 (src/models/deepseek4.cpp), and of the sparse attention of qwen4exp.cpp."""
+    if row.memory == "hybrid_idx":
+        h.compress_ratios = keys.per_layer("attention.compress_ratios", h.n_layer_all)
     if row.memory != "dsv4":
         return
     ratios = keys.array("attention.compress_ratios") or ()

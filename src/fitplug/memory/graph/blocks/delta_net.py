@@ -114,7 +114,7 @@ def build_linear_attention(
     decay = ggml.reshape(ggml.mul(decay, g.need(g.tensor(f"blk.{il}.ssm_a"))), 1, n_v, *by_seq)
 
     kernel = g.need(g.w("ssm_conv1d", il).weight)
-    conv_x = conv_with_state(g, inp, il, qkv, kernel.ne[0], cont=cont)
+    conv_x = conv_with_state(g, inp, g.rs.get_r_l(il), qkv, kernel.ne[0] - 1, cont=cont)
     state = load_state(g, inp, il, head_v, n_v)
     q, k, v = split_conv(g, ggml.silu(ggml.ssm_conv(conv_x, kernel)), head_k, n_k, head_v, n_v)
     q, k = build_gdn_l2_norm(q), build_gdn_l2_norm(k)

@@ -14,14 +14,17 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def build_gated_attention(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
     """build_layer_attn: every head's Q and gate lie side by side."""
-    return gated(g, inputs, cur, il, lambda q, k, v: g.build_attn(memory_of(inputs).attn, ABSENT, q, k, v, il))
+    layer = g.hparams(il)
+    head, n_head, n_head_kv = layer.n_embd_head_k, layer.n_head, layer.n_head_kv
+    qkv = g.build_qkv(il, cur, reshape=False, heads=(2 * head, n_head, head, n_head_kv, head, n_head_kv))
+    return gated(g, inputs, qkv, il, lambda q, k, v: g.build_attn(memory_of(inputs).attn, ABSENT, q, k, v, il))
 
 
-def gated(g: GraphContext, inputs: Inputs, cur: Tensor, il: int, attend: Attend) -> Tensor:
-    """The same around any attention."""
+def gated(g: GraphContext, inputs: Inputs, qkv: tuple[Tensor, Tensor, Tensor], il: int, attend: Attend) -> Tensor:
+    """The same around any attention, from the projections on."""
     layer, n_tokens = g.hparams(il), g.n_tokens
     head, n_head, n_head_kv = layer.n_embd_head_k, layer.n_head, layer.n_head_kv
-    q_full, k, v = g.build_qkv(il, cur, reshape=False, heads=(2 * head, n_head, head, n_head_kv, head, n_head_kv))
+    q_full, k, v = qkv
     strides = (2 * head * F32, 2 * head * n_head * F32)
     q = ggml.view_3d(q_full, head, n_head, n_tokens, *strides)
     q = g.build_norm(q, g.w("attn_q_norm", il), LLM_NORM_RMS, il)

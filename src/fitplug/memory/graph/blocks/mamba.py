@@ -21,7 +21,7 @@ def build_mamba_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Tens
     z = ggml.view_3d(xz, d_inner, n_seq_tokens, n_seqs, xz.nb[1], xz.nb[2], d_inner * F32)
 
     conv = g.w("ssm_conv1d", il)
-    x = ggml.ssm_conv(conv_with_state(g, inp, il, x, g.hparam("ssm_d_conv"), n_slots=1), g.need(conv.weight))
+    x = ggml.ssm_conv(conv_with_state(g, inp, g.rs.get_r_l(il), x, g.hparam("ssm_d_conv") - 1, n_slots=1), g.need(conv.weight))
     x = ggml.silu(ggml.add(x, g.need(conv.bias)))
 
     x_db = g.proj("ssm_x", x, il)
@@ -62,7 +62,7 @@ def build_mamba2_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Ten
 
     conv = g.w("ssm_conv1d", il)
     n_slots = min(n_seq_tokens, n_snapshots(g))
-    conv_x = conv_with_state(g, inp, il, xBC, g.hparam("ssm_d_conv"), n_slots=n_slots)
+    conv_x = conv_with_state(g, inp, g.rs.get_r_l(il), xBC, g.hparam("ssm_d_conv") - 1, n_slots=n_slots)
     xBC = ggml.ssm_conv(conv_x, g.need(conv.weight))  # noqa: N806 - llama.cpp's name
     xBC = ggml.silu(ggml.add(xBC, g.need(conv.bias)))  # noqa: N806 - llama.cpp's name
 

@@ -22,7 +22,7 @@ def build_plamo2_mamba_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) 
     x = ggml.cont(ggml.view_4d(zx, head_dim, n_heads, *by_seq, *zx.nb[1:], head_dim * F32), d_inner, *by_seq)
     z = ggml.view_4d(zx, head_dim, n_heads, *by_seq, *zx.nb[1:])
 
-    conv_x = conv_with_state(g, inp, il, x, g.hparam("ssm_d_conv"), n_slots=1)
+    conv_x = conv_with_state(g, inp, g.rs.get_r_l(il), x, g.hparam("ssm_d_conv") - 1, n_slots=1)
     x = ggml.silu(ggml.ssm_conv(conv_x, g.need(g.w("ssm_conv1d", il).weight)))
     dt, B, C = _selected(g, x, il, d_state)  # noqa: N806 - the paper's names
     A = ggml.reshape(g.need(g.tensor(f"blk.{il}.ssm_a")), 1, n_heads)  # noqa: N806 - as above

@@ -18,7 +18,7 @@ def build_shortconv_block(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> 
     b, c, x = (ggml.view_3d(bcx, n, n_seq_tokens, n_seqs, bcx.nb[1], bcx.nb[2], i * n * F32) for i in range(3))
     bx = ggml.mul(b, x)
     conv_x = (
-        conv_with_state(g, inp, il, bx, kernel, n_slots=min(n_seq_tokens, n_snapshots(g)))
+        conv_with_state(g, inp, g.rs.get_r_l(il), bx, kernel - 1, n_slots=min(n_seq_tokens, n_snapshots(g)))
         if g.model.causal
         else _centred(g, inp, il, bx, kernel)
     )

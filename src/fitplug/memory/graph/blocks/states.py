@@ -31,16 +31,14 @@ def store_conv(g: GraphContext, conv_x: Tensor, s: Tensor, n_columns: int, n_slo
 
 
 def conv_with_state(
-    g: GraphContext, inp: InpRs, il: int, x: Tensor, kernel: int, *, n_slots: int | None = None, cont: bool = False
+    g: GraphContext, inp: InpRs, s: Tensor, x: Tensor, n_columns: int, *, n_slots: int | None = None, cont: bool = False
 ) -> Tensor:
-    """The input of ssm_conv: the last batch's columns before those of `x` [n_channels, n_seq_tokens, n_seqs].
+    """The input of a convolution: the columns that the last batch left in `s`, then those of `x` [n_channels, n_seq_tokens, n_seqs].
 
-    llm_build_delta_net_base::build_conv_state; src/models/mamba-base.cpp and lfm2.cpp write the same.
+    llm_build_delta_net_base::build_conv_state; src/models/mamba-base.cpp, lfm2.cpp and qwen4exp.cpp write the same.
     """
-    s = g.rs.get_r_l(il)
     state = g.build_rs(inp, s, s.ne[0], g.n_seqs)
-    state = ggml.reshape(state, kernel - 1, x.ne[0], g.n_seqs)
+    state = ggml.reshape(state, n_columns, x.ne[0], g.n_seqs)
     conv_x = ggml.concat(state, ggml.transpose(x), 0)
-    written = n_snapshots(g) if n_slots is None else n_slots
-    store_conv(g, conv_x, s, kernel - 1, written, cont=cont)
+    store_conv(g, conv_x, s, n_columns, n_snapshots(g) if n_slots is None else n_slots, cont=cont)
     return conv_x
