@@ -56,11 +56,14 @@ def engines(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
 
 
 def cards(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Cards of the catalogue."""
+    """Cards of the catalogue, by any word of their names: "RTX 4090" of "GeForce RTX 4090"."""
     from fitplug.machine import catalogue
 
-    wanted, names = incomplete.lower(), [card.name for card in catalogue.cards()]
-    return [CompletionItem(name) for name in names if name.lower().startswith(wanted)][:_MAX_CARDS]
+    wanted = incomplete.lower()
+    names = [card.name.split() for card in catalogue.cards()]
+    ends = [" ".join(words[i:]) for words in names for i in range(len(words))]
+    fitting = dict.fromkeys(end for end in ends if end.lower().startswith(wanted))
+    return [CompletionItem(end) for end in fitting][:_MAX_CARDS]
 
 
 def _named(kind: str, incomplete: str) -> list[CompletionItem]:
