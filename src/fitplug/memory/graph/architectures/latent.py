@@ -4,4 +4,6 @@ MODULES: dict[str, str] = {
     **dict.fromkeys(("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"), "bert"),
     **dict.fromkeys(("eurobert", "neo-bert", "modern-bert", "gemma-embedding"), "encoder"),
     **dict.fromkeys(("deepseek2", "deepseek2-ocr", "mistral4"), "deepseek2"),
+    "gemma3n": "gemma3n",
+    "gemma4": "gemma4",
 }
