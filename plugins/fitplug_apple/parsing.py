@@ -49,7 +49,7 @@ def _working_set(raw: Mapping[str, Any], memory: int) -> tuple[int, str]:
     if recommended:
         return min(recommended, memory), "Metal's recommendation"
     limit = (raw.get("sysctl") or {}).get("iogpu.wired_limit_mb", 0)
-    if limit:
+    if isinstance(limit, int) and limit > 0:  # a recording can hold anything
         return min(limit * MIB, memory), "iogpu.wired_limit_mb"
     share = memory * 2 // 3 if memory <= 36 * GIB else memory * 3 // 4
     return share, "the share of macOS up to 15; Metal did not answer"

@@ -98,9 +98,9 @@ def _bandwidth(card: Card) -> int | None:
     bits, which is its 1008 GB/s. A MIG slice has the share of the bus that it has of the memory.
     """
     width, clock = card.get("bus_width_bits"), card.get("memory_clock_mhz")
-    if not width or not clock:
+    if not isinstance(width, int) or not isinstance(clock, int) or not width * clock:  # a recording can hold anything
         return None
-    whole = int(width * clock * 1_000_000 * 2 // 8)
+    whole = width * clock * 1_000_000 * 2 // 8
     parent = card.get("parent")
     if parent and parent.get("memory") and card.get("memory"):
         part, all_of_it = int(card["memory"]["total"]), int(parent["memory"]["total"])

@@ -1,7 +1,9 @@
 """Recorded machines of every vendor: what was collected there becomes the machine that llama.cpp would see."""
 
+import contextlib
 import json
 import runpy
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -240,7 +242,7 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(NAMES), st.data())
 def test_a_recording_with_anything_in_it_is_a_machine_or_one_line(name, data):
     found = {"raw": raw(name)}
@@ -254,3 +256,29 @@ def test_a_recording_with_anything_in_it_is_a_machine_or_one_line(name, data):
         machine_from_file(json.dumps(found), DETECTORS)
     except FitplugError as error:
         assert "\n" not in str(error)  # noqa: PT017 - either outcome is right
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("desktop-rtx-4090", ("nvidia", "cards", 0, "memory_clock_mhz")),
+        ("desktop-rtx-4090", ("nvidia", "cards", 0, "bus_width_bits")),
+        ("desktop-rtx-4090", ("nvidia", "cards", 0, "memory", "total")),
+        ("macbook-m1-8gb-without-metal", ("apple", "sysctl", "iogpu.wired_limit_mb")),
+        ("macbook-m1-8gb-without-metal", ("apple", "sysctl", "hw.memsize")),
+    ],
+)
+def test_text_in_place_of_a_number_is_never_multiplied(name, path):
+    """A million times a text of a megabyte is more memory than there is."""
+    found = {"raw": raw(name)}
+    inner = found["raw"]
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = "1" * (1 << 20)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(FitplugError):
+            machine_from_file(json.dumps(found), DETECTORS)
+        assert tracemalloc.get_traced_memory()[1] < 100 << 20
+    finally:
+        tracemalloc.stop()
