@@ -11,6 +11,7 @@ import pytest
 from fitplug.cli import app, main
 from fitplug.errors import NotFoundError
 
+posix = pytest.mark.skipif(os.name == "nt", reason="written in the words of a POSIX shell")
 FITPLUG = [sys.executable, "-c", "from fitplug.cli import run; run()"]
 
 
@@ -98,6 +99,7 @@ def test_no_arguments_show_the_help(run):
     assert "Commands:" in ran.out + ran.err
 
 
+@posix
 def test_a_pipe_that_closes_early_leaves_no_word(models):
     tail = subprocess.run(
         f"{sys.executable} -c 'from fitplug.cli import run; run()' show {models['qwen3-30b-a3b']} --all | head -1",
@@ -108,6 +110,7 @@ def test_a_pipe_that_closes_early_leaves_no_word(models):
     assert tail.stdout.count("\n") == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk to offer")
 def test_a_full_disk_is_one_line(llama):
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*FITPLUG, "show", llama], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -124,6 +127,7 @@ def test_an_output_that_knows_no_unicode_still_gets_its_page(llama):
     assert "fits" in done.stdout
 
 
+@posix
 def test_standard_output_that_is_closed_is_no_traceback(llama):
     done = subprocess.run(
         f"{sys.executable} -c 'from fitplug.cli import run; run()' show {llama} >&-",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fitplug.machine.records import Machine
-from fitplug.memory.records import Estimate
+from fitplug.memory.records import Estimate, Kind
 from fitplug.model.records import Model
 from fitplug.render.numbers import device_rows
 from fitplug.render.page import Block, Line, Points, Table, write
@@ -24,7 +24,7 @@ def page(estimate: Estimate, machine: Machine, model: Model, *, fits: bool) -> S
         title(model),
         verdict(estimate, machine, fits=fits),
         bars(estimate, machine),
-        parts_table(estimate),
+        parts_table(estimate, machine),
         settings_pairs(estimate, machine, model),
         Line(certainty(estimate), "quiet"),
     ]
@@ -43,8 +43,10 @@ def verdict(estimate: Estimate, machine: Machine, *, fits: bool) -> Line:
     return Line(f"does not fit{missing}", "bad")
 
 
-def parts_table(estimate: Estimate) -> Table:
-    """Every number with its rule and how it is known."""
+def parts_table(estimate: Estimate, machine: Machine) -> Table:
+    """Every number with its rule and how it is known, device by device."""
+    order = [row.device for row in device_rows(estimate, machine)]
+    parts = sorted(estimate.parts, key=lambda part: (order.index(part.device), list(Kind).index(part.kind)))
     rows = [
         (
             part.device,
@@ -54,7 +56,7 @@ def parts_table(estimate: Estimate) -> Table:
             str(part.basis),
             part.source,
         )
-        for part in estimate.parts
+        for part in parts
         if part.n_bytes
     ]
     return Table("every byte", ("device", "part", "buffer", ">bytes", "basis", "by"), [tuple(map(one_line, r)) for r in rows])

@@ -74,7 +74,7 @@ def _show(console: Console, block: Block, width: int) -> None:
         case Table():
             block = without_empty_columns(block)
             _heading(console, block.heading)
-            console.print(_grid(block) if _has_room(block, width) else _stack(block), width=width)
+            console.print(_grid(block) if _has_room(block, width) else _stack(block, width), width=width)
         case Pairs():
             _heading(console, block.heading)
             console.print(_pairs(block), width=width)
@@ -143,16 +143,29 @@ def _grid(block: Table) -> RenderableType:
     return grid
 
 
-def _stack(block: Table) -> RenderableType:
-    """The same for a narrow terminal: each row below the other, its cells under its first one."""
-    shown = Text()
+def _stack(block: Table, width: int) -> RenderableType:
+    """The same for a narrow terminal: under each row's first cell the others, each after its heading."""
+    lines: list[Text] = []
     for row in block.rows:
-        shown.append(("\n" if shown else "") + row[0])
-        for column, cell in zip(block.columns[1:], row[1:], strict=True):
-            if cell:
-                shown.append(f"\n  {column.removeprefix('>')}  ".rstrip() + "  ", style="bright_black")
-                shown.append(cell)
-    return shown
+        lines.append(Text(row[0], style="bold"))
+        cells = [
+            Text.assemble((f"{title.removeprefix('>')} ", "bright_black"), cell)
+            for title, cell in zip(block.columns[1:], row[1:], strict=True)
+            if cell
+        ]
+        lines += [Text.assemble("  ", line) for line in _packed(cells, width - 2)]
+    return Text("\n").join(lines)
+
+
+def _packed(pieces: Sequence[Text], width: int) -> list[Text]:
+    """Pieces beside each other, as many on a line as there is room for."""
+    lines: list[Text] = []
+    for piece in pieces:
+        if lines and lines[-1].cell_len + 2 + piece.cell_len <= width:
+            lines[-1] = Text("  ").join((lines[-1], piece))
+        else:
+            lines.append(piece)
+    return lines
 
 
 def _bars(console: Console, block: Bars, width: int) -> None:
@@ -178,7 +191,7 @@ def _bar_head(bar: Bar, cells: int) -> Text:
 
 
 def _bar_legend(bar: Bar, width: int, *, colour: bool) -> Text:
-    """Each share with its own sign, as many on a line as there is room for."""
+    """Each share with its own sign."""
     words = [
         Text.assemble(
             (_glyph(share.name, colour=colour), _LOOK[share.name][1]),
@@ -188,13 +201,7 @@ def _bar_legend(bar: Bar, width: int, *, colour: bool) -> Text:
         if share.n_bytes and share.name not in _SAID
     ]
     words += [Text(fact, style="bright_black") for fact in bar.facts]
-    lines: list[Text] = []
-    for word in words:
-        if lines and lines[-1].cell_len + 2 + word.cell_len <= width:
-            lines[-1] = Text("  ").join((lines[-1], word))
-        else:
-            lines.append(word)
-    return Text("\n").join(lines)
+    return Text("\n").join(_packed(words, width))
 
 
 def _bar(bar: Bar, cells: int, *, colour: bool) -> Text:
