@@ -204,7 +204,7 @@ ROWS = (
         kv_from_start=20, output_first=True),
     Row("gemma4", needs=(RMS, "embedding_length_per_layer_input", "attention.key_length_swa",
         "attention.value_length_swa"), window=Window(layers="array", key="required", when="always"), ff_exp="optional",
-        rope="neox", t_h_nextn=True, kv_from_start="shared_kv_layers", rope_layers="dense", output_first=True),
+        rope="neox", t_h_nextn=True, kv_from_start="attention.shared_kv_layers", rope_layers="dense", output_first=True),
     Row("gemma4-assistant", needs=(RMS, "attention.key_length_swa", "attention.value_length_swa"),
         window=Window(layers="array", key="required", when="always"), output="tied", rope="neox", t_h_nextn=True,
         rope_layers="dense", target_context=True),
