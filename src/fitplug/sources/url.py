@@ -21,7 +21,7 @@ def open_url(url: str) -> Sequence[Blob]:
     safetensors = name.endswith(".safetensors")
     names = shards_of(name) if safetensors else list(shard_names(name))
     if len(names) > MAX_SHARDS:
-        raise FitplugError(f"{name[:80]}: is one of {len(names)} files; over a network fitplug reads up to {MAX_SHARDS}")
+        raise FitplugError(f"{name[:80]}: is one of more than {MAX_SHARDS} files; over a network fitplug reads no more")
     if not safetensors and name != names[0]:
         raise FitplugError(f"{name[:80]}: is a later part of a split; give the URL of its first file, {names[0][:80]}")
     blobs = [HttpBlob(http, url if each == name else _beside(url, each), each) for each in names]
