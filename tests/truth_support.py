@@ -1,0 +1,159 @@
+"""llama.cpp's own answers (fixtures/truth), and the models, machines and settings that they are about."""
+
+import gzip
+import json
+import os
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+from fitplug.extension import Runner
+from fitplug.formats import gguf
+from fitplug.formats.ggml_types import row_size
+from fitplug.formats.header import Header, Skipped, Tensor
+from fitplug.machine.load import machine_from_json
+from fitplug.memory.estimate import Estimator
+from fitplug.memory.records import HOST
+from fitplug.model.describe import describe
+from fitplug.settings import Settings, TensorOverride
+
+TRUTH = Path(__file__).parent.parent / "fixtures" / "truth"
+EVERY = int(os.environ.get("FITPLUG_TRUTH_EVERY", "23"))
+"""Only every so many rows are tried; FITPLUG_TRUTH_EVERY=1 tries them all."""
+RUNNERS = {
+    "llama-server": Runner(name="llama-server", help=""),
+    "llama-cpp-python": Runner(name="llama-cpp-python", help="", outputs="batch"),
+    "llama-fit-params": Runner(name="llama-fit-params", help="", outputs="batch", measuring=True),
+}
+
+
+class HeaderBlob:
+    """The front of a file whose rest is a hole."""
+
+    def __init__(self, name, front, n_bytes):
+        self.name, self.front, self.n_bytes = name, front, n_bytes
+
+    def read(self, offset, n_bytes):
+        end = min(offset + n_bytes, self.n_bytes)
+        return self.front[offset:end].ljust(max(0, end - offset), b"\0")
+
+
+@cache
+def rows(name):
+    """All rows of one set: "memory" or "archs"."""
+    with gzip.open(TRUTH / f"{name}.jsonl.gz", "rt") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def sample(name, every=EVERY):
+    """Every so many rows of a set, the same ones each time."""
+    return rows(name)[::every]
+
+
+def label(row):
+    return f"{row['model']}-{row['ftype']}-{row['runner']}-{len(row['devices'])}gpu {' '.join(row['args'])}"
+
+
+@cache
+def _real_models():
+    with gzip.open(TRUTH / "models.json.gz", "rt") as file:
+        return {(m["name"], m["ftype"]): m for m in json.load(file)}
+
+
+@cache
+def _sizes():
+    return json.loads((TRUTH / "archs" / "sizes.json").read_text())
+
+
+def architectures():
+    """The small models, by their file's name."""
+    return sorted(path.name.removesuffix(".gguf.gz") for path in (TRUTH / "archs").glob("*.gguf.gz"))
+
+
+@cache
+def header(name, ftype):
+    """The header of a row's model."""
+    if name.startswith("tiny/"):
+        front = gzip.decompress((TRUTH / "archs" / f"{name[5:]}.gguf.gz").read_bytes())
+        return gguf.read([HeaderBlob(f"{name[5:]}.gguf", front, _sizes()[name[5:]]["file_bytes"])])
+    return header_of(_real_models()[name, ftype])
+
+
+def header_of(model):
+    """A header made of metadata and a list of tensors (name, type, shape)."""
+    metadata = {key: tuple(v) if isinstance(v, list) else v for key, v in model["metadata"].items()}
+    metadata["tokenizer.ggml.tokens"] = Skipped("str", model["n_vocab"])
+    metadata.setdefault("tokenizer.ggml.model", "gpt2")
+    tensors, offset = {}, 0
+    for name, type_, shape in model["tensors"]:
+        n_bytes = row_size(type_, shape[0])
+        for n in shape[1:]:
+            n_bytes *= n
+        tensors[name] = Tensor(name, type_, tuple(shape), n_bytes, offset)
+        offset += -(-n_bytes // 32) * 32
+    return Header(format="gguf", metadata=metadata, tensors=tensors, n_bytes=offset)
+
+
+@cache
+def model(name, ftype):
+    return describe(header(name, ftype))
+
+
+def machine(devices, host_bytes=48 << 30):
+    gpus = [
+        {"kind": "gpu", "backend": "cuda", "name": d["name"], "total_bytes": d["total_mib"] << 20,
+         "free_bytes": d["free_mib"] << 20, "compute_capability": d["compute_capability"]}
+        for d in devices
+    ]  # fmt: skip
+    return machine_from_json({"devices": gpus, "host": {"total_bytes": host_bytes, "available_bytes": host_bytes}})
+
+
+_WITH_VALUE = {
+    "-c": ("n_ctx", int), "-ngl": ("n_gpu_layers", int), "-b": ("n_batch", int), "-ub": ("n_ubatch", int),
+    "-np": ("n_seq_max", int), "-ctk": ("type_k", str), "-ctv": ("type_v", str), "-fa": ("flash_attn", str),
+    "--n-cpu-moe": ("n_cpu_moe", int), "-sm": ("split_mode", str), "-mg": ("main_gpu", int),
+    "-ts": ("tensor_split", lambda text: tuple(map(float, text.split(",")))),
+    "-ot": ("overrides", lambda text: tuple(TensorOverride(*rule.rsplit("=", 1)) for rule in text.split(","))),
+}  # fmt: skip
+_ALONE = {
+    "-kvu": ("kv_unified", True), "--swa-full": ("swa_full", True), "-nkvo": ("offload_kqv", False),
+    "--cpu-moe": ("n_cpu_moe", -1),
+}  # fmt: skip
+
+
+def settings(args):
+    """`Settings` of llama.cpp arguments."""
+    given, words = {}, iter(args)
+    for word in words:
+        if word in _ALONE:
+            name, given_value = _ALONE[word]
+            given[name] = given_value
+        else:
+            name, read = _WITH_VALUE[word]
+            given[name] = read(next(words))
+    return Settings(**given)
+
+
+def estimator(row):
+    return Estimator(model(row["model"], row["ftype"]), machine(row["devices"]), RUNNERS[row["runner"]])
+
+
+def estimate(row):
+    return estimator(row)(settings(row["args"]))
+
+
+def told(row, kind):
+    """llama.cpp's bytes of one kind per device; all host buffers are one."""
+    found = Counter()
+    for name, held in row["out"]["buffers"].items():
+        found[name if name.startswith("CUDA") and name != "CUDA_Host" else HOST] += held[kind]
+    return {device: n for device, n in found.items() if n}
+
+
+def predicted(estimate, kind):
+    """Ours, in the same form."""
+    found = Counter()
+    for part in estimate.parts:
+        if part.kind == kind:
+            found[part.device] += part.n_bytes
+    return {device: n for device, n in found.items() if n}
