@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-HEAVY = {
+HEAVY = set("json numpy mmap pathlib tempfile subprocess socket urllib http logging ctypes gguf random".split())
     "json",
     "numpy",
     "mmap",
