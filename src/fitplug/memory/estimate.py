@@ -46,6 +46,8 @@ class Estimator:
             RefusedError: llama.cpp, or the runner, refuses them.
         """
         placement, resolved, parts = self.static(settings)
+        if flash_attn_wanted(self.model, settings) == "auto":
+            resolved = replace(resolved, flash_attn=self._auto_stays_on(placement, resolved, settings))
         size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
         parts += self._compute(placement, resolved, settings, size)
         estimate = Estimate(
