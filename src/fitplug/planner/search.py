@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
+from fitplug.machine.backends import find_devices
 from fitplug.model.records import Model
 from fitplug.planner.climb import Grid, climb
 from fitplug.planner.costs import layer_caches, weigh
@@ -42,7 +43,7 @@ class Search:
         self.machine, self.trials, self.settings = trials.machine, trials, settings
         self.model, self.given, names = model, given, self.machine.device_names()
         self.costs = weigh(model, settings, names, movable=not given & {"n_cpu_moe", "overrides"})
-        self.devices = tuple(range(len(names)) if settings.devices is None else map(names.index, settings.devices))
+        self.devices = tuple(range(len(names)) if settings.devices is None else find_devices(names, settings.devices))
         """The devices that llama.cpp will see, as numbers in the machine; -ts counts these."""
         self._known_caches: dict[int, list[int]] = {}
         mask = 0 if model.memory in ("none", "recurrent") else 2 * settings.n_ubatch
