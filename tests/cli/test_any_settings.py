@@ -55,7 +55,7 @@ def answer(words):
 def test_any_settings_are_answered(models, machine_file, command, name):
     machine = machine_file(gpu(), gpu(8))
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
     @given(ARGUMENTS)
     def check(arguments):
         words = [word for argument in arguments for word in argument]
