@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from fitplug.extension import Runner
 from fitplug.machine.backends import backend
 from fitplug.machine.records import Machine
-from fitplug.memory.cache import Cells, cache_bytes, cache_tensors, cells
+from fitplug.memory import tensor_split
+from fitplug.memory.cache import CacheTensor, cache_bytes, cache_tensors, cells
 from fitplug.memory.compute_closed import closed_parts
 from fitplug.memory.context import flash_attn_wanted, resolve
 from fitplug.memory.flash_attention import auto_stays_on
@@ -48,8 +49,7 @@ class Estimator:
         placement, resolved, parts = self.static(settings)
         if flash_attn_wanted(self.model, settings) == "auto":
             resolved = replace(resolved, flash_attn=self._auto_stays_on(placement, resolved, settings))
-        size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
-        parts += self._compute(placement, resolved, settings, size)
+        parts += self._compute(placement, resolved, settings)
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
             notes=self._notes(),
@@ -63,8 +63,12 @@ class Estimator:
         except (UnknownGraph, ModuleNotFoundError):  # a graph that is listed and not there yet
             return auto_stays_on(self.model, placement, resolved)
 
-    def _compute(self, placement: Placement, resolved: Resolved, settings: Settings, size: Cells) -> list[Part]:
+    def _compute(self, placement: Placement, resolved: Resolved, settings: Settings) -> list[Part]:
+        size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
         placed = self.placed(placement, settings)
+        if settings.split_mode == "tensor":
+            closed = closed_parts(self.model, placement, resolved, settings, placed, size)
+            return tensor_split.compute_parts(closed, placement)
         try:
             return self._graphs.parts(placement, placed, resolved, settings)
         except (UnknownGraph, ModuleNotFoundError):  # a graph that is listed and not there yet
@@ -95,18 +99,36 @@ class Estimator:
             RefusedError: llama.cpp refuses these settings.
         """
         placement = place(self.model, self.machine, settings)
+        if settings.split_mode == "tensor":
+            tensor_split.refuse_unsupported(self.model)
+            placement = tensor_split.whole(placement)
         resolved = resolve(self.model, settings, self.runner, placement.n_gpu_layers)
         if flash_attn_wanted(self.model, settings) == "auto":
             resolved = replace(resolved, flash_attn=auto_stays_on(self.model, placement, resolved))
         size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
-        basis = Basis.EXACT if self.model.known else Basis.MODELLED
-        parts = [self._part(Kind.MODEL, buffer, n, basis, "weights") for buffer, n in self.weights(placement, settings).items()]
-        for device, held in cache_bytes(cache_tensors(self.model, resolved, size), placement).items():
+        tensors = cache_tensors(self.model, resolved, size)
+        if settings.split_mode == "tensor":
+            parts = tensor_split.weight_parts(self.placed(placement, settings), placement, settings)
+            return placement, resolved, parts + tensor_split.cache_parts(tensors, placement, settings, self.model)
+        return placement, resolved, self._weight_parts(placement, settings) + self._cache_parts(tensors, placement)
+
+    def _weight_parts(self, placement: Placement, settings: Settings) -> list[Part]:
+        held = self.weights(placement, settings)
+        return [self._part(Kind.MODEL, buffer, n, self._basis, "weights") for buffer, n in held.items()]
+
+    def _cache_parts(self, tensors: list[CacheTensor], placement: Placement) -> list[Part]:
+        parts = []
+        for device, held in cache_bytes(tensors, placement).items():
             if held.kv:
-                parts.append(self._part(Kind.CONTEXT, device, held.kv, basis, "cache"))
+                parts.append(self._part(Kind.CONTEXT, device, held.kv, self._basis, "cache"))
             if held.state:
-                parts.append(self._part(Kind.CONTEXT, device, held.state, basis, "recurrent state"))
-        return placement, resolved, parts
+                parts.append(self._part(Kind.CONTEXT, device, held.state, self._basis, "recurrent state"))
+        return parts
+
+    @property
+    def _basis(self) -> Basis:
+        """Of what follows from the header."""
+        return Basis.EXACT if self.model.known else Basis.MODELLED
 
     def _part(self, kind: Kind, buffer: str, n_bytes: int, basis: Basis, source: str) -> Part:
         device = buffer if buffer in self._names else HOST
@@ -134,4 +156,10 @@ class Estimator:
         return cpu if isinstance(cpu, str) else "x86"
 
     def _notes(self) -> Sequence[str]:
-        return tuple(self.model.assumptions)
+        unknown = next((table.unknown for table in self._tables.values()), [])
+        if not unknown or not self.model.known:
+            return tuple(self.model.assumptions)
+        return (
+            *self.model.assumptions,
+            f"{len(unknown)} tensors have names that llama.cpp does not know ({unknown[0]} is one): it may refuse the file",
+        )
