@@ -12,6 +12,7 @@ from fitplug.planner.fixes import find_fixes
 from fitplug.planner.reasons import explain
 from fitplug.planner.records import Alternative, Plan, Request
 from fitplug.planner.search import Search
+from fitplug.planner.speed import Speedometer
 from fitplug.planner.trials import EstimatorFactory, Trial, Trials
 from fitplug.settings import Settings
 
@@ -48,6 +49,7 @@ def fit(
         raise RefusedError("llama.cpp refuses these settings")
     choice = choice._replace(trial=_pin_flash_attention(choice.trial, trials, request))
     others = find_others(Question(choice, search, grid, request)) if choice.trial.fits else ()
+    speed = Speedometer(model, machine, runner)
     return Plan(
         model=model,
         machine=machine,
@@ -55,10 +57,12 @@ def fit(
         request=request,
         estimate=choice.trial.estimate,
         fits=choice.trial.fits,
+        speed=speed(choice.trial.estimate) if choice.trial.fits else None,
         reasons=explain(choice, model, machine, grid, request),
         alternatives=[
-            Alternative(title=o.title, cost=o.cost, estimate=_pin_flash_attention(o.trial, trials, request).estimate)
-            for o in others
+            Alternative(title=other.title, cost=other.cost, estimate=pinned.estimate, speed=speed(pinned.estimate))
+            for other in others
+            for pinned in [_pin_flash_attention(other.trial, trials, request)]
         ],
         fixes=() if choice.trial.fits else find_fixes(choice, search, grid, request, factory),
         n_estimates=trials.n_estimates,
