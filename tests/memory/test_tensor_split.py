@@ -1,8 +1,8 @@
 """-sm tensor: matrices cut by shares, the rest on every device; always marked as modelled."""
 
 import pytest
-import truth_support as truth
 
+import truth_support as truth
 from fitplug.errors import RefusedError
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import HOST, Basis, Kind
