@@ -94,7 +94,8 @@ def home(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Pat
 @given(
     st.builds(
         Settings,
-        n_ctx=st.integers(4096, 1 << 20), n_batch=st.integers(32, 8192), n_ubatch=st.integers(32, 8192), n_seq_max=st.integers(1, 1023),
+        n_ctx=st.integers(4096, 1 << 20), n_batch=st.integers(32, 8192), n_ubatch=st.integers(32, 8192),
+        n_seq_max=st.integers(1, 1023),
         n_gpu_layers=st.integers(-1, LAYERS + 3), type_k=st.sampled_from(sorted(lm.CACHE_TYPES)),
         type_v=st.sampled_from(sorted(lm.CACHE_TYPES)), flash_attn=st.sampled_from(("on", "off")), kv_unified=st.booleans(),
         offload_kqv=st.booleans(), split_mode=st.sampled_from(("none", "layer", "tensor")),
