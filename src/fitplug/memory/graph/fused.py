@@ -1,7 +1,7 @@
 """Which fused operations stay on: those that run on the device of the layer they belong to (llama_context::resolve_fused_ops).
 
-llama.cpp draws a graph of one token per sequence and looks where the scheduler puts the fused nodes. What is off is drawn out in
-single operations, or for flash attention as a product, a softmax and a product.
+llama.cpp draws a graph of one token per sequence and looks where the scheduler puts the fused nodes. What is off is drawn out
+in single operations, or for flash attention as a product, a softmax and a product.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """Which scales of the file an architecture's graph multiplies with.
 
-Beside any matrix a file may have NAME.scale (llama_model_base::load_tensors, src/llama-model.cpp, loads those of NVFP4 models). A
-graph uses one only if its code passes `layer.…_s` to build_lora_mm, build_ffn or build_moe_ffn: what stands here was read out of
-src/models/*.cpp, src/models/mamba-base.cpp and llm_graph_context::build_qkv.
+Beside any matrix a file may have NAME.scale (llama_model_base::load_tensors, src/llama-model.cpp, loads those of NVFP4
+models). A graph uses one only if its code passes `layer.…_s` to build_lora_mm, build_ffn or build_moe_ffn: what stands here was
+read out of src/models/*.cpp, src/models/mamba-base.cpp and llm_graph_context::build_qkv.
 """
 
 USUAL = frozenset(("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "output"))

@@ -23,10 +23,8 @@ def build(g: GraphContext) -> None:
         mix = build_hc_pre(g, streams, "hc_attn", il)
         cur = g.build_norm(mix.cur, g.w("attn_norm", il), LLM_NORM_RMS, il)
         g.expand(cur)
-        if g.hparams(il).is_recurrent:
-            cur = build_kda_layer(g, memory.rs, cur, il, GLM5_KDA)
-        else:
-            cur = sparse(cur, il)
+        recurrent = g.hparams(il).is_recurrent
+        cur = build_kda_layer(g, memory.rs, cur, il, GLM5_KDA) if recurrent else sparse(cur, il)
         streams = build_hc_post(g, cur, streams, mix, il)
         mix = build_hc_pre(g, streams, "hc_ffn", il)
         cur = FEED_FORWARD(g, g.build_norm(mix.cur, g.w("ffn_norm", il), LLM_NORM_RMS, il), il)

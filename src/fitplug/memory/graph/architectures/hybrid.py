@@ -1,7 +1,7 @@
 """Recurrent and hybrid decoders of the common plan, one row each.
 
-The plan: norm, mixer, residual, and mostly norm, feed-forward, residual. A layer mixes with a state, with attention, or both; a row
-names the mixers and says where it departs from the plan. Each follows src/models/NAME.cpp.
+The plan: norm, mixer, residual, and mostly norm, feed-forward, residual. A layer mixes with a state, with attention, or both;
+a row names the mixers and says where it departs from the plan. Each follows src/models/NAME.cpp.
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM_RMS
 from fitplug.memory.graph.blocks.delta_net import build_linear_attention, from_separate, from_shared
 from fitplug.memory.graph.blocks.gated_attention import build_gated_attention
+from fitplug.memory.graph.blocks.hybrid_mla import build_mla
 from fitplug.memory.graph.blocks.kda import BAILING_KDA, build_kda_layer
 from fitplug.memory.graph.blocks.mamba import build_mamba2_layer, build_mamba_layer
 from fitplug.memory.graph.blocks.mixing import (
@@ -30,7 +31,6 @@ from fitplug.memory.graph.blocks.mixing import (
     swiglu_in_one,
     with_shared_expert,
 )
-from fitplug.memory.graph.blocks.hybrid_mla import build_mla
 from fitplug.memory.graph.blocks.plamo2 import build_plamo2_mamba_layer
 from fitplug.memory.graph.blocks.short_conv import build_shortconv_block
 from fitplug.memory.graph.context import GraphContext
@@ -50,8 +50,8 @@ class Hybrid(NamedTuple):
     ffn_norm: str = "ffn_norm"
     post_norms: tuple[str, str] | None = None
     """Norms of what the mixer and the feed-forward block add."""
-    bare_norms: bool = False
-    """The names of ffn_norm and post_norms lack ".weight"."""
+    bare_ffn_norm: bool = False
+    """Its name in the file lacks ".weight", as those of post_norms do."""
     pos: bool = True
     """There are positions."""
     expand_norm: bool = False
@@ -59,8 +59,8 @@ class Hybrid(NamedTuple):
     residual_first: bool = False
     """ggml_add(residual, cur) instead of ggml_add(cur, residual)."""
     rows: Literal["mixed", "added", "end"] = "mixed"
-    """Where the last layer is cut to the tokens with an output: its mixer's result, the sum with the residual, or not before the
-    output norm, whose result for all tokens is kept for MTP (t_h_nextn)."""
+    """Where the last layer is cut to the tokens with an output: its mixer's result, the sum with the residual, or not before
+    the output norm, whose result for all tokens is kept for MTP (t_h_nextn)."""
     residual_scale: bool = False
     logit_scale: bool = False
     output_norm: str = "output_norm"
@@ -71,32 +71,39 @@ def _rope_unless_switched_off(g: GraphContext) -> bool:
     return g.get_bool("rope.scaling.finetuned", default=True)
 
 
+MAMBA, MAMBA2, PLAMO2 = recurrent(build_mamba_layer), recurrent(build_mamba2_layer), recurrent(build_plamo2_mamba_layer)
+SHORT_CONV = recurrent(build_shortconv_block)
+QWEN3NEXT = recurrent(partial(build_linear_attention, gates=from_shared, repeat=True))
+QWEN35 = recurrent(partial(build_linear_attention, gates=from_separate))
+KIMI, BAILING = recurrent(build_kda_layer), recurrent(partial(build_kda_layer, kind=BAILING_KDA))
+
+QWEN_EXPERTS = with_shared_expert(experts(), gated=True)
+
 # fmt: off
 ROWS: dict[str, Hybrid] = {
-    "mamba": Hybrid(recurrent(build_mamba_layer)),
-    "mamba2": Hybrid(recurrent(build_mamba2_layer)),
-    "jamba": Hybrid(recurrent(build_mamba_layer), self_attention(rope=False), pos=False, residual_first=True,
+    "mamba": Hybrid(MAMBA),
+    "mamba2": Hybrid(MAMBA2),
+    "jamba": Hybrid(MAMBA, self_attention(rope=False), pos=False, residual_first=True,
         ffn=sparse_or_dense(experts(norm_w=False), dense())),
-    "falcon-h1": Hybrid(recurrent(build_mamba2_layer), self_attention(), rows="added", ffn=dense(), bare_norms=True),
-    "plamo2": Hybrid(recurrent(build_plamo2_mamba_layer), self_attention(qk_norm=True), ffn=swiglu_in_one,
+    "falcon-h1": Hybrid(MAMBA2, self_attention(), rows="added", ffn=dense(), bare_ffn_norm=True),
+    "plamo2": Hybrid(PLAMO2, self_attention(qk_norm=True), ffn=swiglu_in_one,
         post_norms=("post_attention_norm", "post_ffw_norm")),
-    "granitehybrid": Hybrid(recurrent(build_mamba2_layer), self_attention(wo_bias=True, factors=True),
-        ffn=sparse_or_dense(with_shared_expert(experts()), dense()), residual_scale=True, logit_scale=True),
-    "nemotron_h": Hybrid(recurrent(build_mamba2_layer), self_attention(rope=False, wo_bias=True), pos=False, rows="end",
+    "granitehybrid": Hybrid(MAMBA2, self_attention(wo_bias=True, factors=True), residual_scale=True, logit_scale=True,
+        ffn=sparse_or_dense(with_shared_expert(experts()), dense())),
+    "nemotron_h": Hybrid(MAMBA2, self_attention(rope=False, wo_bias=True), pos=False, rows="end",
         neither=sparse_or_dense(latent_experts, relu_squared)),
-    "lfm2": Hybrid(recurrent(build_shortconv_block), self_attention(qk_norm=True), ffn=dense(), residual_first=True,
-        output_norm="token_embd_norm"),
-    "lfm2moe": Hybrid(recurrent(build_shortconv_block), self_attention(qk_norm=True), residual_first=True,
-        ffn=after_dense_lead(deepseek_experts(norm_w=True, scaled=False), dense()), output_norm="token_embd_norm"),
-    "qwen3next": Hybrid(recurrent(partial(build_linear_attention, gates=from_shared, repeat=True)), build_gated_attention, expand_norm=True, rows="end",
-        ffn_norm="post_attention_norm", ffn=sparse_or_dense(with_shared_expert(experts(), gated=True), dense())),
-    "qwen35": Hybrid(recurrent(partial(build_linear_attention, gates=from_separate)), build_gated_attention, expand_norm=True, rows="end",
-        ffn_norm="post_attention_norm", ffn=dense()),
-    "qwen35moe": Hybrid(recurrent(partial(build_linear_attention, gates=from_separate)), build_gated_attention, expand_norm=True, rows="end",
-        ffn_norm="post_attention_norm", ffn=with_shared_expert(experts(), gated=True)),
-    "kimi-linear": Hybrid(recurrent(build_kda_layer), build_mla(), pos=False, expand_norm=True,
+    "lfm2": Hybrid(SHORT_CONV, self_attention(qk_norm=True), ffn=dense(), residual_first=True, output_norm="token_embd_norm"),
+    "lfm2moe": Hybrid(SHORT_CONV, self_attention(qk_norm=True), residual_first=True, output_norm="token_embd_norm",
+        ffn=after_dense_lead(deepseek_experts(norm_w=True, scaled=False), dense())),
+    "qwen3next": Hybrid(QWEN3NEXT, build_gated_attention, expand_norm=True, rows="end", ffn_norm="post_attention_norm",
+        ffn=sparse_or_dense(QWEN_EXPERTS, dense())),
+    "qwen35": Hybrid(QWEN35, build_gated_attention, expand_norm=True, rows="end", ffn_norm="post_attention_norm",
+        ffn=dense()),
+    "qwen35moe": Hybrid(QWEN35, build_gated_attention, expand_norm=True, rows="end", ffn_norm="post_attention_norm",
+        ffn=QWEN_EXPERTS),
+    "kimi-linear": Hybrid(KIMI, build_mla(), pos=False, expand_norm=True,
         ffn=after_dense_lead(with_shared_expert(deepseek_experts(norm_w=True)), dense())),
-    "bailingmoe3": Hybrid(recurrent(partial(build_kda_layer, kind=BAILING_KDA)), build_mla(gate="heads"), rows="end",
+    "bailingmoe3": Hybrid(BAILING, build_mla(gate="heads"), rows="end",
         ffn=after_dense_lead(with_shared_expert(deepseek_experts()), dense())),
 }
 # fmt: on
@@ -160,7 +167,7 @@ def _mixer(row: Hybrid, layer: Layer) -> Mixer:
 
 def _fed_forward(g: GraphContext, row: Hybrid, ffn: FeedForward, residual: Tensor, il: int) -> Tensor:
     """The residual after a layer's feed-forward block."""
-    norm = bare(g, row.ffn_norm, il) if row.bare_norms else g.w(row.ffn_norm, il)
+    norm = bare(g, row.ffn_norm, il) if row.bare_ffn_norm else g.w(row.ffn_norm, il)
     cur = ffn(g, g.build_norm(residual, norm, LLM_NORM_RMS, il), il)
     return _added(g, row, _post_normed(g, row, cur, il, 1), residual)
 

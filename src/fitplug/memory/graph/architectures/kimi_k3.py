@@ -1,4 +1,4 @@
-"""Kimi-K3: KDA and latent attention; the residual is mixed across layers, the experts work in a narrower space (kimi-k3.cpp)."""
+"""Kimi-K3: KDA and latent attention, a residual mixed across layers, experts in a narrower space (src/models/kimi-k3.cpp)."""
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM_RMS
@@ -15,7 +15,7 @@ LATENT_ATTENTION = build_mla(gate="all")
 def build(g: GraphContext) -> None:
     """Draw the graph."""
     residual = g.build_inp_embd()
-    memory = g.build_inp_mem_hybrid_k() if g.model.is_mla else g.build_inp_mem_hybrid()
+    memory = g.build_inp_mem_hybrid_k()
     inputs = Inputs(memory, memory.rs, None)
     out_ids = g.build_inp_out_ids()
     bank = Checkpoints(g)

@@ -4,13 +4,12 @@ from typing import NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM_RMS
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.mixing import Inputs, experts, self_attention
 from fitplug.memory.graph.blocks.states import store_state
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
-
-F32 = 4
 
 ATTENTION = self_attention()
 FEED_FORWARD = experts()
@@ -81,9 +80,7 @@ def build_lightning_attention(g: GraphContext, inp: InpRs, decay: Decay, cur: Te
     return ggml.reshape(cur, cur.ne[0], g.n_tokens)
 
 
-def _lightning(
-    g: GraphContext, decay: Decay, q: Tensor, k: Tensor, v: Tensor, kv_old: Tensor
-) -> tuple[Tensor, Tensor]:
+def _lightning(g: GraphContext, decay: Decay, q: Tensor, k: Tensor, v: Tensor, kv_old: Tensor) -> tuple[Tensor, Tensor]:
     """The output, and the state after the batch."""
     q_decay, k_decay, diagonal = (ggml.exp(ggml.scale(t)) for t in (decay.q, decay.k, decay.diagonal))
     past = ggml.mul_mat(kv_old, ggml.permute(ggml.mul(q, q_decay), 0, 2, 1, 3))

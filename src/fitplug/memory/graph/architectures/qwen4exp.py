@@ -1,4 +1,4 @@
-"""Qwen4 (experimental): delta nets and sparse attention between hyper-connections, hashed n-gram embeddings (src/models/qwen4exp.cpp)."""
+"""Qwen4 (experimental): delta nets and sparse attention between hyper-connections (src/models/qwen4exp.cpp)."""
 
 from functools import partial
 
@@ -33,7 +33,7 @@ def build(g: GraphContext) -> None:
         g.expand(cur)
         cur = DELTA_NET(g, memory.rs, cur, il) if g.hparams(il).is_recurrent else attention(cur, il)
         if il == g.n_layer - 1:
-            cur, inject, streams = _picked(g, cur, inject, streams, out_ids)
+            cur, inject, streams = _picked(cur, inject, streams, out_ids)
         streams = _combine(g, streams, cur, inject, il)
         cur, inject = _mix(g, streams, "hc_ffn", il)
         streams = _combine(g, streams, FEED_FORWARD(g, cur, il), inject, il)
@@ -75,9 +75,7 @@ def _combine(g: GraphContext, residual: Tensor, block_out: Tensor, inject: Tenso
     return ggml.add(residual, ggml.mul(block, w))
 
 
-def _picked(
-    g: GraphContext, cur: Tensor, inject: Tensor, streams: Tensor, out_ids: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def _picked(cur: Tensor, inject: Tensor, streams: Tensor, out_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The tokens with an output."""
     n_embd, hc, nt, _ = streams.ne
     streams = ggml.get_rows(ggml.reshape(streams, n_embd * hc, nt), out_ids)

@@ -2,12 +2,12 @@
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM, LLM_NORM_RMS, Linear
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.rwkv import rwkv6_time_mix, rwkv7_time_mix, weight
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
 
-F32 = 4
 SEVENTH = ("rwkv7", "arwkv7")
 OF_QWEN2 = ("rwkv6qwen2", "arwkv7")
 """With Qwen2's feed-forward blocks and norms instead of RWKV's own."""

@@ -29,7 +29,7 @@ class SparseAttention:
         """Nothing drawn yet."""
         attn = memory_of(inputs).attn
         if not isinstance(attn, InpAttnKv):
-            raise TypeError("blocks lie over one cache with K and V")  # noqa: EM101, TRY003 - a slip in an architecture file
+            raise TypeError("blocks lie over one cache with K and V")
         self.g, self.inputs, self.attn = g, inputs, attn
         self.width, self.n_head = g.hparam("indexer_head_size"), g.hparam("indexer_n_head")
         self.idx = KvCache(g, g.params.n_ctx_seq, head_k=lambda _: (self.width, 1)) if self.width else None

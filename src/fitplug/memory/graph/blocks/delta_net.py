@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM_RMS
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.states import conv_with_state, n_snapshots, store_state
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
-
-F32 = 4
 
 
 def build_gdn_l2_norm(x: Tensor) -> Tensor:
@@ -98,11 +97,20 @@ def from_shared(g: GraphContext, cur: Tensor, il: int) -> Gates:
 
 
 def build_linear_attention(
-    g: GraphContext, inp: InpRs, cur: Tensor, il: int, *, gates: GatesOf, repeat: bool = False, act: str = "silu", cont: bool = False
+    g: GraphContext,
+    inp: InpRs,
+    cur: Tensor,
+    il: int,
+    *,
+    gates: GatesOf,
+    repeat: bool = False,
+    act: str = "silu",
+    cont: bool = False,
 ) -> Tensor:
     """build_layer_attn_linear (src/models/qwen3next.cpp, qwen35.cpp, qwen4exp.cpp).
 
-    `repeat` brings K's heads to the number of V's, `act` gates the output, `cont` copies the convolution's state before it is kept.
+    `repeat` brings K's heads to the number of V's, `act` gates the output, `cont` copies the convolution's state before it is
+    kept.
     """
     d_inner, head_k = g.hparam("ssm_d_inner"), g.hparam("ssm_d_state")
     n_k, n_v = g.hparam("ssm_n_group"), g.hparam("ssm_dt_rank")
@@ -133,9 +141,7 @@ def _interleaved(g: GraphContext, t: Tensor, times: int) -> Tensor:
     return ggml.reshape(t, n, n_head * times, g.n_seq_tokens, g.n_seqs)
 
 
-def _qkvz(
-    g: GraphContext, cur: Tensor, il: int, head_k: int, n_k: int, head_v: int, n_v: int
-) -> tuple[Tensor, Tensor]:
+def _qkvz(g: GraphContext, cur: Tensor, il: int, head_k: int, n_k: int, head_v: int, n_v: int) -> tuple[Tensor, Tensor]:
     """build_qkvz: the convolution's input, and the output's gate."""
     by_seq = (g.n_seq_tokens, g.n_seqs)
     if g.w("attn_qkv", il).weight is not None:

@@ -1,14 +1,14 @@
-"""Full attention of the Qwen3-Next line: Q's projection holds a gate for the output, too (qwen3next.cpp, qwen35.cpp, qwen4exp.cpp)."""
+"""Full attention of the Qwen3-Next line, whose Q projection holds a gate for the output, too (src/models/qwen3next.cpp)."""
 
 from collections.abc import Callable
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.mixing import Inputs, memory_of
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.tensor import Tensor
 
-F32 = 4
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 

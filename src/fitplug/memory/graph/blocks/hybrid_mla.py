@@ -4,11 +4,11 @@ from typing import Literal
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.mixing import Inputs, Mixer, memory_of
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.tensor import Tensor
 
-F32 = 4
 Gate = Literal["none", "heads", "all"]
 """What is multiplied with the output before attn_output: nothing, one number per head, one per element."""
 
@@ -17,10 +17,8 @@ def build_mla(gate: Gate = "none") -> Mixer:
     """A mixer; with positions the rotated parts of Q and K are roped, else they are as they come."""
 
     def mix(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
-        attn_input = cur
-        wk_b = g.w("attn_k_b", il).weight
-        cur = _absorbed(g, inputs, cur, il, wk_b) if wk_b is not None else _decompressed(g, inputs, cur, il)
-        return g.proj("attn_output", _gated(g, attn_input, cur, il, gate), il)
+        out = _absorbed(g, inputs, cur, il)
+        return g.proj("attn_output", _gated(g, cur, out, il, gate), il)
 
     return mix
 
@@ -43,7 +41,7 @@ def _latents(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> tuple[Ten
     return g.build_norm(kv, g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il), k_pe
 
 
-def _absorbed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int, wk_b: Tensor) -> Tensor:
+def _absorbed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
     """Q is taken into the latent space, where all heads share one K, of which V is the first part."""
     n_head, n_tokens, n_rot = g.n_head, g.n_tokens, g.hparams(il).n_rot
     head, lora = g.model.n_embd_head_k_mla, g.hparam("n_lora_kv")
@@ -53,25 +51,11 @@ def _absorbed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int, wk_b: Tenso
     if inputs.pos is not None:
         q_pe = ggml.rope_ext(q_pe, inputs.pos)
     kv, k_pe = _latents(g, inputs, cur, il)
-    q_nope = ggml.permute(ggml.mul_mat(wk_b, ggml.permute(q_nope, 0, 2, 1, 3)), 0, 2, 1, 3)
+    q_nope = ggml.permute(g.proj("attn_k_b", ggml.permute(q_nope, 0, 2, 1, 3), il), 0, 2, 1, 3)
     q = ggml.concat(q_nope, q_pe, 0)
     kv = ggml.reshape(kv, lora, 1, n_tokens)
     k = ggml.concat(kv, k_pe, 0)
     return g.build_attn(memory_of(inputs).attn, ABSENT, q, k, kv, il, v_mla=g.need(g.w("attn_v_b", il).weight))
-
-
-def _decompressed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
-    """Files without attn_k_b: K and V of every head are computed and cached."""
-    n_head, n_tokens, n_rot = g.n_head, g.n_tokens, g.hparams(il).n_rot
-    head_k, head_v = g.n_embd_head_k, g.n_embd_head_v
-    nope = head_k - n_rot
-    q = ggml.reshape(_queries(g, cur, il), head_k, n_head, n_tokens)
-    kv_cmpr, k_pe = _latents(g, inputs, cur, il)
-    kv, head = g.proj("attn_kv_b", kv_cmpr, il), (nope + head_v) * F32
-    k_nope = ggml.view_3d(kv, nope, n_head, n_tokens, head, head * n_head)
-    v = ggml.cont(ggml.view_3d(kv, head_v, n_head, n_tokens, head, head * n_head, nope * F32))
-    k = ggml.concat(ggml.repeat_4d(k_pe, n_rot, n_head, n_tokens, 1), k_nope, 0)
-    return g.build_attn(memory_of(inputs).attn, ABSENT, q, k, v, il)
 
 
 def _gated(g: GraphContext, attn_input: Tensor, cur: Tensor, il: int, gate: Gate) -> Tensor:

@@ -1,4 +1,4 @@
-"""Manifold-constrained hyper-connections: several residual streams instead of one (src/models/glm5-next.cpp; deepseek4.cpp's are the same).
+"""Manifold-constrained hyper-connections: several residual streams (src/models/glm5-next.cpp; deepseek4.cpp's are the same).
 
 llama.cpp tries its fused operations once and, where they would not run on a layer's own device, draws them out
 (llama_context::resolve_fused_ops, src/llama-context.cpp): `GraphParams.fused` holds what became of that.

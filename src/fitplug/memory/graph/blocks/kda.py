@@ -1,17 +1,16 @@
-"""Kimi Delta Attention: a gated delta net whose decay differs by channel (kimi-linear.cpp, kimi-k3.cpp, bailingmoe3.cpp, glm5-next.cpp)."""
+"""Kimi Delta Attention: a gated delta net whose decay differs by channel (src/models/kimi-linear.cpp and its successors)."""
 
 import math
 from typing import Literal, NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM_RMS
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.delta_net import DeltaInputs, build_gdn_l2_norm, build_recurrent_attn, load_state
 from fitplug.memory.graph.blocks.states import n_snapshots
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
-
-F32 = 4
 
 
 class Kda(NamedTuple):

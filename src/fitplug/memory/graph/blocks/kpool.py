@@ -1,5 +1,6 @@
-"""Latent attention to a few pools of cells (src/models/glm5-next.cpp): an indexer scores pools of kpool consecutive tokens, and a query
-attends to the cells of the best ones.
+"""Latent attention to a few pools of cells (src/models/glm5-next.cpp).
+
+An indexer scores pools of kpool consecutive tokens, and a query attends to the cells of the best ones.
 """
 
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class KPoolAttention:
         """Build the inputs (build_inp_kpool)."""
         self.g = g
         if not isinstance(memory.attn, InpAttnK):
-            raise TypeError("pools lie over a cache of K only")  # noqa: EM101, TRY003 - a slip in an architecture file
+            raise TypeError("pools lie over a cache of K only")
         self.attn = memory.attn
         self.n_embd, self.n_head = g.hparam("indexer_head_size"), g.hparam("indexer_n_head")
         self.kpool, self.n_kv = g.hparam("indexer_kpool"), g.params.n_ctx_seq

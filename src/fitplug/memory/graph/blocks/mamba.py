@@ -2,12 +2,11 @@
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM_RMS
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.states import conv_with_state, n_snapshots, store_state
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
-
-F32 = 4
 
 
 def build_mamba_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Tensor:

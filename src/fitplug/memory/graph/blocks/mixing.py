@@ -37,7 +37,7 @@ def recurrent(layer: Callable[[GraphContext, InpRs, Tensor, int], Tensor]) -> Mi
 def memory_of(inputs: Inputs) -> InpMemHybrid:
     """The cache's and the states' inputs of a hybrid."""
     if inputs.memory is None:
-        raise TypeError("a model without a cache cannot attend")  # noqa: EM101, TRY003 - a slip in an architecture file
+        raise TypeError("a model without a cache cannot attend")
     return inputs.memory
 
 

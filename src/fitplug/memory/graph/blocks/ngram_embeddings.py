@@ -1,12 +1,11 @@
-"""Hashed n-gram embeddings, added to the residual streams in one layer (src/models/qwen4exp.cpp, build_inp_ple and build_ple)."""
+"""Hashed n-gram embeddings, added to the residual streams in one layer (src/models/qwen4exp.cpp, build_ple)."""
 
 from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.states import conv_with_state
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
-
-F32 = 4
 
 
 def build_inp_ple(g: GraphContext) -> Tensor:

@@ -1,12 +1,11 @@
-"""RWKV's time mixing: a token meets its predecessor, then a matrix per head that decays (src/models/rwkv6-base.cpp, rwkv7-base.cpp)."""
+"""RWKV's time mixing: a token meets its predecessor, then a decaying matrix per head (src/models/rwkv6-base.cpp and 7)."""
 
 from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.states import store_state
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
-
-F32 = 4
 
 
 def low_rank(g: GraphContext, first: str, second: str, x: Tensor, il: int, act: str = "") -> Tensor:

@@ -1,12 +1,11 @@
 """LFM2's gated short convolution (src/models/lfm2.cpp, build_shortconv_block)."""
 
 from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.states import conv_with_state, n_snapshots, store_conv
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
-
-F32 = 4
 
 
 def build_shortconv_block(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Writing recurrent states back, and causal convolutions whose last columns are such a state.
 
-Speculative decoding keeps, beside the newest state, one for each token that it may take back (cparams.n_rs_seq): the memory has that
-many more groups of rows, and a batch fills each of them.
+Speculative decoding keeps, beside the newest state, one for each token that it may take back (cparams.n_rs_seq): the memory
+has that many more groups of rows, and a batch fills each of them.
 """
 
 from fitplug.memory.graph import ops as ggml
@@ -33,9 +33,10 @@ def store_conv(g: GraphContext, conv_x: Tensor, s: Tensor, n_columns: int, n_slo
 def conv_with_state(
     g: GraphContext, inp: InpRs, s: Tensor, x: Tensor, n_columns: int, *, n_slots: int | None = None, cont: bool = False
 ) -> Tensor:
-    """The input of a convolution: the columns that the last batch left in `s`, then those of `x` [n_channels, n_seq_tokens, n_seqs].
+    """The input of a convolution: the columns that the last batch left in `s`, then those of `x`.
 
-    llm_build_delta_net_base::build_conv_state; src/models/mamba-base.cpp, lfm2.cpp and qwen4exp.cpp write the same.
+    `x` is [n_channels, n_seq_tokens, n_seqs]. This is llm_build_delta_net_base::build_conv_state; src/models/mamba-base.cpp,
+    lfm2.cpp and qwen4exp.cpp write the same.
     """
     state = g.build_rs(inp, s, s.ne[0], g.n_seqs)
     state = ggml.reshape(state, n_columns, x.ne[0], g.n_seqs)
