@@ -79,7 +79,7 @@ class KPoolAttention:
         kv = g.build_norm(g.proj("attn_kv_a_mqa", cur, il), g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il)
         kv = ggml.reshape(kv, lora, 1, n_tokens)
         q = ggml.permute(g.proj("attn_k_b", ggml.permute(q, 0, 2, 1, 3), il), 0, 2, 1, 3)
-        if g.w("indexer.attn_q_b", il).weight is not None:
+        if g.hparams(il).n_embd_indexer:
             self.selected = self._select(cur, qr, il)
         selected = g.need(self.selected)
         g.expand(q)
