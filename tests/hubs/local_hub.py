@@ -93,7 +93,12 @@ class LocalHub:
 
     def environment(self) -> dict[str, str]:
         """What makes the official packages, and fitplug, talk to these servers."""
-        return {"HF_ENDPOINT": self.url("hf"), "MODELSCOPE_ENDPOINT": self.url("ms"), "NO_PROXY": "*", "HF_HUB_DISABLE_XET": "1"}
+        return {
+            "HF_ENDPOINT": self.url("hf"),
+            "MODELSCOPE_ENDPOINT": self.url("ms"),
+            "NO_PROXY": "*",
+            "HF_HUB_DISABLE_XET": "1",
+        }
 
     def fault(self, kind: str) -> str | None:
         waiting = self.faults.get(kind) or []
@@ -109,7 +114,9 @@ class LocalHub:
     def running(self) -> Iterator["LocalHub"]:
         servers = []
         for name, handler in (("hf", HuggingFaceHandler), ("ms", ModelScopeHandler), ("cdn", ContentHandler)):
-            server = ThreadingHTTPServer(("127.0.0.1", 0), type(handler.__name__, (handler,), {"hub": self, "server_name": name}))
+            server = ThreadingHTTPServer(
+                ("127.0.0.1", 0), type(handler.__name__, (handler,), {"hub": self, "server_name": name})
+            )
             server.daemon_threads = True
             self.ports[name] = server.server_address[1]
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -232,7 +239,9 @@ class HuggingFaceHandler(Handler):
             if self.authorised():
                 self.send_json({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
             else:
-                self.send_json({"error": "Invalid username or password."}, 401, {"X-Error-Message": "Invalid username or password."})
+                self.send_json(
+                    {"error": "Invalid username or password."}, 401, {"X-Error-Message": "Invalid username or password."}
+                )
             return None
         if revision not in {"main", COMMIT, "v1"}:
             self.send_json({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
@@ -260,7 +269,9 @@ class HuggingFaceHandler(Handler):
         start = int(query.get("cursor", ["0"])[0])
         headers = {}
         if start + self.hub.page_size < len(items):
-            headers["Link"] = f'<{self.hub.url("hf")}{urlsplit(self.path).path}?recursive=true&cursor={start + self.hub.page_size}>; rel="next"'
+            headers["Link"] = (
+                f'<{self.hub.url("hf")}{urlsplit(self.path).path}?recursive=true&cursor={start + self.hub.page_size}>; rel="next"'
+            )
         self.send_json(items[start : start + self.hub.page_size], headers=headers)
 
     def resolve(self, name: str, revision: str, path: str) -> None:
@@ -295,7 +306,9 @@ class ModelScopeHandler(Handler):
         elif resolve and not self.common_fault("resolve"):
             self.file(*resolve.groups())
         elif re.fullmatch(r"/api/v1/models/[^/]+/[^/]+/revisions", path):
-            self.send_json({"Code": 200, "Success": True, "Data": {"RevisionMap": {"Branches": [{"Revision": "master"}], "Tags": []}}})
+            self.send_json(
+                {"Code": 200, "Success": True, "Data": {"RevisionMap": {"Branches": [{"Revision": "master"}], "Tags": []}}}
+            )
         elif path == "/openapi/v1/models":
             words = query.get("search", [""])[0].lower().split()
             found = [{"id": name} for name in self.hub.repositories if all(word in name.lower() for word in words)]
@@ -334,7 +347,9 @@ class ModelScopeHandler(Handler):
         below = root + "/" if root else ""
         paths = sorted(path for path in repository.files if path.startswith(below))
         items: list[dict[str, object]] = []
-        folders = {below + "/".join(p[len(below) :].split("/")[: i + 1]) for p in paths for i in range(p[len(below) :].count("/"))}
+        folders = {
+            below + "/".join(p[len(below) :].split("/")[: i + 1]) for p in paths for i in range(p[len(below) :].count("/"))
+        }
         for folder in sorted(folders):
             if recursive or "/" not in folder[len(below) :]:
                 items.append({"Path": folder, "Name": folder.rpartition("/")[2], "Type": "tree", "Size": 0, "Sha256": ""})
@@ -343,7 +358,9 @@ class ModelScopeHandler(Handler):
                 stored = repository.files[path]
                 items.append({"Path": path, "Name": path.rpartition("/")[2], "Type": "blob", "Size": stored.size, "Sha256": stored.sha256(),
                               "IsLFS": stored.lfs, "Revision": COMMIT, "Mode": "33188"})  # fmt: skip
-        self.send_json({"Code": 200, "Success": True, "Message": "success", "Data": {"Files": items[: self.hub.modelscope_cap]}})
+        self.send_json(
+            {"Code": 200, "Success": True, "Message": "success", "Data": {"Files": items[: self.hub.modelscope_cap]}}
+        )
 
     def file(self, name: str, revision: str, path: str) -> None:
         repository = self.found(name, revision)
@@ -403,10 +420,19 @@ def serve_range(handler: Handler, stored: Stored, *, status: int) -> None:
     """A file, or the part that is asked for, with a Content-Range that says so."""
     wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
     if not wanted:
-        handler.send(200, b"" if handler.command == "HEAD" else stored.read(0, stored.size), {"Accept-Ranges": "bytes"}, length=stored.size)
+        handler.send(
+            200,
+            b"" if handler.command == "HEAD" else stored.read(0, stored.size),
+            {"Accept-Ranges": "bytes"},
+            length=stored.size,
+        )
         return
     start, end = int(wanted[1]), min(int(wanted[2]) if wanted[2] else stored.size - 1, stored.size - 1)
     if start >= stored.size:
         handler.send(416, b"", {"Content-Range": f"bytes */{stored.size}"})
         return
-    handler.send(status, stored.read(start, end - start + 1), {"Content-Range": f"bytes {start}-{end}/{stored.size}", "Accept-Ranges": "bytes"})
+    handler.send(
+        status,
+        stored.read(start, end - start + 1),
+        {"Content-Range": f"bytes {start}-{end}/{stored.size}", "Accept-Ranges": "bytes"},
+    )

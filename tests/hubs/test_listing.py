@@ -7,7 +7,11 @@ from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundErro
 from fitplug.extension import Listing, Source
 from fitplug.registry import load
 
-FILES = {"README.md": b"hello", "Model-Q4_K_M.gguf": b"GGUF" + b"\1" * 200_000, "UD/Model-UD-Q2_K_XL.gguf": b"GGUF" + b"\2" * 90_000}
+FILES = {
+    "README.md": b"hello",
+    "Model-Q4_K_M.gguf": b"GGUF" + b"\1" * 200_000,
+    "UD/Model-UD-Q2_K_XL.gguf": b"GGUF" + b"\2" * 90_000,
+}
 HUBS = ("hf", "modelscope")
 
 
