@@ -4,10 +4,11 @@ from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import InpAttnK, InpAttnKv
 from fitplug.memory.graph.base import LLM_NORM_RMS
 from fitplug.memory.graph.context import GraphContext
-from fitplug.memory.graph.ffn import GATING_FUNCS, SOFTMAX
+from fitplug.memory.graph.ffn import GATING_FUNCS, SIGMOID, SOFTMAX
 from fitplug.memory.graph.tensor import Tensor
 
 F32 = 4
+GLM_LITE_LAYERS, GLM_LITE_VOCAB = (47, 48), 154880
 
 
 def build(g: GraphContext) -> None:
@@ -26,18 +27,25 @@ def build(g: GraphContext) -> None:
             cur, residual = ggml.get_rows(cur, out_ids), ggml.get_rows(residual, out_ids)
         ffn_inp = ggml.add(cur, residual)
         cur = g.build_norm(ffn_inp, g.w("ffn_norm", il), LLM_NORM_RMS, il)
-        inpL = ggml.add(feed_forward(g, cur, il, dense=il < dense), ffn_inp)  # noqa: N806 - as above
+        cur = feed_forward(g, cur, il, dense=il < dense, gating=_default_gating(g))
+        inpL = ggml.add(cur, ffn_inp)  # noqa: N806 - as above
     cur = g.build_norm(inpL, g.w("output_norm"), LLM_NORM_RMS)
     g.build_output(cur)
 
 
-def feed_forward(g: GraphContext, cur: Tensor, il: int, *, dense: bool) -> Tensor:
-    """A dense block in the leading layers, else routed experts and the shared one."""
+def _default_gating(g: GraphContext) -> str:
+    """Of files without expert_gating_func: those of GLM 4.7 Lite mean sigmoid (load_arch_hparams)."""
+    is_glm_lite = g.arch == "deepseek2" and g.n_layer in GLM_LITE_LAYERS and g.model.n_vocab == GLM_LITE_VOCAB
+    return SIGMOID if is_glm_lite else SOFTMAX
+
+
+def feed_forward(g: GraphContext, cur: Tensor, il: int, *, dense: bool, gating: str = SOFTMAX) -> Tensor:
+    """A dense block in the leading layers, else routed experts and the shared one; `gating` where the header does not say."""
     if dense:
         return g.ffn(cur, il)
     out = g.build_moe_ffn(
         cur, g.experts(il), il,
-        gating_op=GATING_FUNCS.get(g.model.get_int("expert_gating_func"), SOFTMAX),
+        gating_op=GATING_FUNCS.get(g.model.get_int("expert_gating_func"), gating),
         norm_w=g.get_bool("expert_weights_norm"), w_scale=g.get_float("expert_weights_scale"),
     )  # fmt: skip
     return ggml.add(out, g.ffn(cur, il, suffix="_shexp"))

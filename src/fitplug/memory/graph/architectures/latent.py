@@ -4,6 +4,10 @@ MODULES: dict[str, str] = {
     **dict.fromkeys(("bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3"), "bert"),
     **dict.fromkeys(("eurobert", "neo-bert", "modern-bert", "gemma-embedding"), "encoder"),
     **dict.fromkeys(("deepseek2", "deepseek2-ocr", "mistral4"), "deepseek2"),
+    **dict.fromkeys(("deepseek32", "glm-dsa", "dots3note"), "sparse_latent"),
+    "hy_v4": "hy_v4",
+    **dict.fromkeys(("spark2_5", "step35", "muse-glimmer"), "gated_heads"),
+    "talkie": "talkie",
     "gemma3n": "gemma3n",
     "gemma4": "gemma4",
 }
