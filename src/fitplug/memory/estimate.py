@@ -15,6 +15,7 @@ from fitplug.machine.backends import backend
 from fitplug.machine.records import Machine
 from fitplug.memory import tensor_split
 from fitplug.memory.cache import CacheTensor, cache_bytes, cache_tensors, cells
+from fitplug.memory.companions import Companions, draft_parts, projector_parts
 from fitplug.memory.compute_closed import closed_parts
 from fitplug.memory.context import flash_attn_wanted, resolve
 from fitplug.memory.flash_attention import auto_stays_on
@@ -30,12 +31,21 @@ from fitplug.settings import Settings
 if TYPE_CHECKING:
     from fitplug.memory.compute import ComputeEstimator
 
+NOTHING_BESIDE = Companions()
+
 
 class Estimator:
-    """Estimates any settings of one model on one machine for one runner."""
+    """Estimates any settings of one model on one machine for one runner.
 
-    def __init__(self, model: Model, machine: Machine, runner: Runner) -> None:
-        self.model, self.machine, self.runner = model, machine, runner
+    Args:
+        model: what runs.
+        machine: where.
+        runner: the program that runs it.
+        companions: the projector and the draft that settings may name; their files are the caller's to open.
+    """
+
+    def __init__(self, model: Model, machine: Machine, runner: Runner, companions: Companions = NOTHING_BESIDE) -> None:
+        self.model, self.machine, self.runner, self.companions = model, machine, runner, companions
         self._names = machine.device_names()
         self._tables: dict[str, WeightTable] = {}
         self._weights: dict[object, dict[str, int]] = {}
@@ -52,9 +62,19 @@ class Estimator:
         parts += self._compute(placement, resolved, settings)
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
-            notes=self._notes(),
+            notes=self._notes(settings),
         )  # fmt: skip
-        return replace(estimate, parts=(*estimate.parts, *self._overhead(placement, estimate)))
+        return replace(estimate, parts=(*estimate.parts, *self._beside(estimate), *self._overhead(placement, estimate)))
+
+    def _beside(self, estimate: Estimate) -> list[Part]:
+        """The projector and the draft, where the settings ask for them."""
+        settings, beside = estimate.settings, self.companions
+        parts = []
+        if settings.mmproj is not None and beside.projector is not None:
+            parts += projector_parts(beside.projector, self.machine, settings)
+        if settings.model_draft is not None and beside.draft is not None:
+            parts += draft_parts(beside.draft, self.machine, estimate, lambda m, on, s: Estimator(m, on, self.runner)(s))
+        return parts
 
     def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings) -> bool:
         """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""
@@ -155,11 +175,15 @@ class Estimator:
         cpu = self.machine.host.extra.get("cpu")
         return cpu if isinstance(cpu, str) else "x86"
 
-    def _notes(self) -> Sequence[str]:
+    def _notes(self, settings: Settings) -> Sequence[str]:
+        notes = list(self.model.assumptions)
         unknown = next((table.unknown for table in self._tables.values()), [])
-        if not unknown or not self.model.known:
-            return tuple(self.model.assumptions)
-        return (
-            *self.model.assumptions,
-            f"{len(unknown)} tensors have names that llama.cpp does not know ({unknown[0]} is one): it may refuse the file",
-        )
+        if unknown and self.model.known:
+            notes.append(f"llama.cpp does not know {len(unknown)} of the tensors ({unknown[0]} is one): it may refuse the file")
+        if settings.mmproj is not None and self.companions.projector is None:
+            notes.append(f"the projector {settings.mmproj} was not opened and is not counted")
+        if settings.model_draft is not None and self.companions.draft is None:
+            notes.append(f"the draft model {settings.model_draft} was not opened and is not counted")
+        if settings.lora:
+            notes.append("LoRA adapters are not counted")
+        return tuple(notes)
