@@ -5,14 +5,13 @@ still have the planned value, so that later changes by the user or by the applic
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fitplug.errors import NotFoundError, RefusedError, UnreadableError
+from fitplug.errors import NotFoundError, UnreadableError
 from fitplug.extension import Export
+from fitplug.writing import write_whole
 from fitplug_lmstudio.home import CONFIGS, find_home, settings_folders
 from fitplug_lmstudio.models import check_identifier
 
@@ -41,7 +40,7 @@ def install(export: Export) -> Sequence[str]:
     for path, (text, found) in zip(paths, before, strict=True):
         merged, changes = merge(found, wanted) if folder == CONFIGS else (wanted, None)
         number = _note({"path": str(path), "before": text, "changes": changes})
-        _write(path, json.dumps(merged, indent=2, ensure_ascii=False) + "\n")
+        write_whole(path, json.dumps(merged, indent=2, ensure_ascii=False) + "\n")
         done.append(f"{'merged into' if text is not None else 'wrote'} {path} (undo {number})")
     return done
 
@@ -128,7 +127,7 @@ def _put_back(path: Path, text: str | None) -> None:
     if text is None:
         path.unlink()
     else:
-        _write(path, text)
+        write_whole(path, text)
 
 
 def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
@@ -146,23 +145,6 @@ def _read(path: Path) -> tuple[str | None, dict[str, Any]]:
     return text, found
 
 
-def _write(path: Path, text: str) -> None:
-    """The whole file or nothing: written beside it, then put in its place."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(name).chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise RefusedError(f"{path} could not be written: {error.strerror or error}") from error
-
-
 def _journal() -> Path:
     from platformdirs import user_state_path
 
@@ -173,5 +155,5 @@ def _note(entry: dict[str, Any]) -> str:
     folder = _journal()
     numbers = [int(path.stem) for path in folder.glob("[0-9]*.json") if path.stem.isdigit()]
     number = f"{max(numbers, default=0) + 1:06d}"
-    _write(folder / f"{number}.json", json.dumps(entry, indent=2, ensure_ascii=False) + "\n")
+    write_whole(folder / f"{number}.json", json.dumps(entry, indent=2, ensure_ascii=False) + "\n")
     return number

@@ -12,8 +12,8 @@ from fitplug.cli.options import (
     Target,
     Wish,
     complete_exporters,
+    complete_models,
     json_option,
-    model_argument,
     settings_options,
     target_options,
     wish_options,
@@ -34,12 +34,14 @@ if TYPE_CHECKING:
         ("an Ollama Modelfile", "export ollama model.gguf"),
         ("the files into a folder", "export ollama model.gguf --output here/"),
         ("a llama-server command line", "export llama-server model.gguf -c 32768"),
+        ("LM Studio's settings as they were", "export lmstudio --undo"),
     ),
 )
 @click.argument("exporter", metavar="RUNNER", shell_complete=complete_exporters)
-@model_argument
+@click.argument("reference", metavar="MODEL", required=False, shell_complete=complete_models)
 @click.option("--output", "-o", cls=Option, section="Output", metavar="FOLDER", help="write the files there")
 @click.option("--install", cls=Option, section="Output", is_flag=True, help="put it where the runner reads it")
+@click.option("--undo", cls=Option, section="Output", is_flag=True, help="take the last --install back; needs no MODEL")
 @click.option("options", "--option", cls=Option, section="Output", multiple=True, metavar="KEY=VALUE",
               help="something that only this runner knows; may be repeated")  # fmt: skip
 @json_option
@@ -47,8 +49,8 @@ if TYPE_CHECKING:
 @target_options(reserve=GIB, runner=None)
 @settings_options
 def command(
-    *, exporter: str, reference: str, output: str | None, install: bool, options: tuple[str, ...], as_json: bool,
-    given: Given, target: Target, wish: Wish,
+    *, exporter: str, reference: str | None, output: str | None, install: bool, undo: bool,
+    options: tuple[str, ...], as_json: bool, given: Given, target: Target, wish: Wish,
 ) -> int:  # fmt: skip
     """Write the plan as RUNNER's own configuration.
 
@@ -58,6 +60,10 @@ def command(
 
     registry = load_registry()
     writer = registry.exporter(exporter)
+    if undo:
+        return _take_back(writer, as_json=as_json)
+    if reference is None:
+        raise click.MissingParameter(param_hint="MODEL", param_type="argument")
     target = target._replace(runner=target.runner or writer.runner)
     plan = make_plan(reference, given, target, wish, registry)
     export = written(plan, reference, writer, options=_pairs(options), path=local_path(reference, registry))
@@ -98,7 +104,9 @@ def _put(export: "Export", exporter: "Exporter", output: str | None, *, install:
     """Write the files, or have the plugin put them in their place; what was done, a line each."""
     done = []
     if output is not None:
-        done += _write_files(export, output)
+        from fitplug.writing import write_files
+
+        done += write_files(export.files, output)
     if install:
         if exporter.install is None:
             raise RefusedError(f"'{exporter.name}' has no place of its own to install to: write the files with --output")
@@ -106,13 +114,16 @@ def _put(export: "Export", exporter: "Exporter", output: str | None, *, install:
     return done
 
 
-def _write_files(export: "Export", folder: str) -> list[str]:
-    from pathlib import Path
+def _take_back(exporter: "Exporter", *, as_json: bool) -> int:
+    if exporter.undo is None:
+        raise RefusedError(f"'{exporter.name}' installs nothing that could be taken back")
+    done = list(exporter.undo())
+    if as_json:
+        from fitplug.render.json import dump
 
-    done = []
-    for file in export.files:
-        path = Path(folder) / Path(file.path).name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(file.text, encoding="utf-8")
-        done.append(f"wrote {path}")
-    return done
+        print(dump({"done": done}))
+    else:
+        from fitplug.render.page import Points, write
+
+        write([Points("done", done)])
+    return 0
