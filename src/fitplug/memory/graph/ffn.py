@@ -20,6 +20,12 @@ FUSED_GATE = {SILU: "swiglu", GELU: "geglu", RELU: "reglu", SWIGLU_OAI_MOE: "swi
 WHOLE_ROW = {SWIGLU: "swiglu", GEGLU: "geglu", REGLU: "reglu"}
 EPS = 1e-6
 
+SCALED_EXPERTS = frozenset(
+    ("llama", "mistral3", "qwen3moe", "qwen3next", "qwen35moe", "qwen4exp", "gemma4", "deepseek32", "dots3note", "glm-dsa",
+     "cohere2moe", "hy_v3", "mellum", "nemotron_h", "nemotron_h_moe")
+)  # fmt: skip
+"""Architectures whose graph hands ffn_*_exps.scale to build_moe_ffn (src/models/*.cpp); all others leave them unused."""
+
 CLAMPED_GLU = frozenset(("deepseek4", "glm5-next"))
 """Architectures whose limited SwiGLU is one operation; also dflash with hyper-connections."""
 
@@ -110,11 +116,13 @@ class FeedForward(GraphBase):
     def experts(self, il: int, suffix: str = "exps", probs_b: str = "exp_probs_b") -> Experts:
         """This layer's experts under their usual names."""
         bias = self.w(probs_b, il)
-        return Experts(
-            self.w("ffn_gate_inp", il), self.w(f"ffn_up_{suffix}", il), self.w(f"ffn_gate_{suffix}", il),
-            self.w(f"ffn_down_{suffix}", il), self.w(f"ffn_gate_up_{suffix}", il),
-            bias.bias if bias.bias is not None else bias.weight,
-        )  # fmt: skip
+        up, gate, down, gate_up = (self.w(f"ffn_{name}_{suffix}", il) for name in ("up", "gate", "down", "gate_up"))
+        if self.arch not in SCALED_EXPERTS:
+            up, gate, down = up._replace(scale=None), gate._replace(scale=None), down._replace(scale=None)
+        probs = bias.bias if bias.bias is not None else bias.weight
+        if probs is None:
+            probs = self.tensor(f"blk.{il}.{probs_b}")
+        return Experts(self.w("ffn_gate_inp", il), up, gate, down, gate_up, probs)
 
     def build_moe_ffn(
         self,
@@ -202,7 +210,9 @@ class FeedForward(GraphBase):
             weights = ggml.scale(weights)
         return selected, weights
 
-    def _mm_id(self, linear: Linear, cur: Tensor, selected: Tensor, *, scale: Tensor | None = None, exact: bool = False) -> Tensor:
+    def _mm_id(
+        self, linear: Linear, cur: Tensor, selected: Tensor, *, scale: Tensor | None = None, exact: bool = False
+    ) -> Tensor:
         """Product, scale, bias; `exact` asks for sources in full precision, which CUDA does not do (ggml_prec_set_src)."""
         cur = self.build_lora_mm_id(linear.weight, cur, selected, scale if scale is not None else linear.scale)
         if exact and cur.op == "MUL_MAT_ID":

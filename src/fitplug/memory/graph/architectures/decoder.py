@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from typing import Literal, NamedTuple
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.attention import InpAttnKv, InpAttnKvIswa
+from fitplug.memory.graph.attention import InpAttn
 from fitplug.memory.graph.base import ABSENT, LLM_NORM, LLM_NORM_RMS
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.ffn import GATING_FUNCS, PAR, SILU, SOFTMAX
@@ -56,6 +56,8 @@ class Decoder(NamedTuple):
     """Has positions as an input; else only position_embd and rope ask for them."""
     qkv_reshape: bool = True
     """False: norms see whole rows of Q and K, heads are split afterwards."""
+    qkv_bare: bool = False
+    """Q, K and V are products alone, whatever biases and scales the file has (mimo2)."""
     qk_norm: Literal["", "heads", "rows", "after_rope"] = ""
     """Norms of Q and K where the file has them; "rows" folds heads into rows and back."""
     qk_norm_kind: str = LLM_NORM_RMS
@@ -67,6 +69,8 @@ class Decoder(NamedTuple):
     attn_temp: bool = False
     """Q is multiplied with a temperature by position where the header has one (mistral3)."""
     sinks: bool = False
+    attn_value_scale: bool = False
+    """Attention's output is scaled where the header says so (mimo2)."""
     parallel: Literal["", "attn_first", "ffn_first", "residual_first"] = ""
     """Attention and feed-forward side by side; in which order they are added."""
     parallel_norm: bool = False
@@ -106,13 +110,13 @@ class DecoderGraph:
         self.temp: Tensor | None = None
         self.inp_pos: Tensor | None = None
         self.embd: Tensor | None = None
-        self.inp_attn: InpAttnKv | InpAttnKvIswa
+        self.inp_attn: InpAttn
 
     def build(self) -> None:
         """From tokens to logits."""
         g, row = self.g, self.row
         cur = self._embeddings()
-        self.inp_attn = g.build_attn_inp_kv() if g.model.swa_type is None else g.build_attn_inp_kv_iswa()
+        self.inp_attn = self._memory()
         out_ids = g.build_inp_out_ids()
         for il in g.layers(self._key):
             cur = self._layer(cur, il, out_ids if il == g.n_layer - 1 and not row.rows_late else None)
@@ -123,7 +127,14 @@ class DecoderGraph:
         cur.is_output = True
         if row.rows_late and row.rows_after_norm:
             cur = ggml.get_rows(cur, out_ids)
+            cur.is_output = True
         self._logits(cur)
+
+    def _memory(self) -> InpAttn:
+        """Nothing (diffusion), one cache, or one more for windowed layers."""
+        if self.g.model.memory == "none":
+            return self.g.build_attn_inp_no_cache()
+        return self.g.build_attn_inp_kv() if self.g.model.swa_type is None else self.g.build_attn_inp_kv_iswa()
 
     def _key(self, il: int) -> Hashable:
         """What a layer depends on besides its tensors and numbers."""
@@ -227,7 +238,7 @@ class DecoderGraph:
         self._current = il
         if row.attn_norm_2 and g.w("attn_norm_2", il) != ABSENT:
             normed = self._norm(inpL, "attn_norm_2", il)
-        q, k, v = g.build_qkv(il, normed, reshape=row.qkv_reshape)
+        q, k, v = self._bare_qkv(normed, il) if row.qkv_bare else g.build_qkv(il, normed, reshape=row.qkv_reshape)
         q, k, v = self._normed_heads(q, k, v, il)
         if self.ropes(il) and self.inp_pos is not None:
             factors = g.rope_factors(il) if row.rope_factors else None
@@ -242,7 +253,21 @@ class DecoderGraph:
         wo = g.w("attn_output", il)
         if not row.attn_output_bias:
             wo = wo._replace(bias=None)
-        return g.build_attn(self.inp_attn, wo, q, k, v, il, sinks=sinks)
+        cur = g.build_attn(self.inp_attn, wo, q, k, v, il, sinks=sinks)
+        return ggml.scale(cur) if row.attn_value_scale and g.get_float("attention.value_scale") else cur
+
+    def _bare_qkv(self, normed: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:
+        g, layer = self.g, self.g.hparams(il)
+        if g.w("attn_qkv", il).weight is not None:
+            return g.build_qkv(il, normed)
+        shapes = (
+            (layer.n_embd_head_k, layer.n_head),
+            (layer.n_embd_head_k, layer.n_head_kv),
+            (layer.n_embd_head_v, layer.n_head_kv),
+        )
+        products = [g.build_lora_mm(g.w(name, il).weight, normed) for name in ("attn_q", "attn_k", "attn_v")]
+        q, k, v = (ggml.reshape(t, width, n, g.n_tokens) for t, (width, n) in zip(products, shapes, strict=True))
+        return q, k, v
 
     def _normed_heads(self, q: Tensor, k: Tensor, v: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:
         row, layer, n_tokens = self.row, self.g.hparams(il), self.g.n_tokens

@@ -103,6 +103,14 @@ ROWS: dict[str, Decoder] = {
     "apertus": Decoder(qk_norm="heads", rope_factors=True, act="xielu", gate=SEQ),
     "minimax-m2": Decoder(qkv_reshape=False, qk_norm="rows", moe=Moe(gating_key=True)),
     "pangu-embedded": PLAIN,
+    "dream": PLAIN,
+    "llada": PLAIN,
+    "llada-moe": QWEN3._replace(moe=Moe(norm=False, scale_key=True)),
+    "rnd1": QWEN3._replace(moe=Moe(scale_key=True)),
+    "mellum": QWEN3._replace(moe=Moe(scale_key=True)),
+    "maple": QWEN3._replace(rope="windowed", attn_output_bias=False, moe=Moe()),
+    "hy_v3": Decoder(qk_norm="heads", rope_factors=True, moe=HEADER_EXPERTS, rows_late=True, rows_after_norm=True),
+    "mimo2": Decoder(qkv_bare=True, sinks=True, attn_output_bias=False, attn_value_scale=True, moe=Moe(gating=SIGMOID, scale_key=True)),
 }  # fmt: skip
 
 MODULES: dict[str, str] = {
