@@ -4,7 +4,9 @@
 for one set of settings and answers the larger of what they take, per device.
 """
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from fitplug.extension import Runner
@@ -15,15 +17,16 @@ from fitplug.memory.graph.architectures import builder
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.devices import cpu_backend, device_backends
-from fitplug.memory.graph.layers import Blocks, repeats
+from fitplug.memory.graph.layers import ATTEMPTS, Blocks, repeats
 from fitplug.memory.graph.params import GraphParams
-from fitplug.memory.graph.scheduler import MAX_COPIES, Scheduler
+from fitplug.memory.graph.scheduler import MAX_COPIES, Schedule, Scheduler
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST, Basis, Kind, Part, Resolved
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
+from fitplug.units import pad
 
 SINGLE_SEQUENCE = frozenset(("kimi-linear", "minimax-01"))
 """Architectures whose last reservation is for one sequence, since theirs grows with the square of its tokens."""
@@ -63,19 +66,40 @@ class ComputeEstimator:
 
     def sizes(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> list[int]:
         """Bytes per device, the host's last."""
+        with uncollected():
+            return self._sizes(placement, placed, resolved, settings)
+
+    def _sizes(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> list[int]:
         n_seqs = resolved.n_seq_max
         n_tokens = min(resolved.n_ctx, resolved.n_ubatch)
         n_outputs = min(n_tokens, resolved.n_outputs_max)
         prompt = -(-n_tokens // n_seqs) * n_seqs
-        graphs = [(prompt, n_seqs, n_outputs)]
-        if not self.runner.measuring:
-            graphs.append((n_seqs, n_seqs, n_seqs))
-            if self.model.architecture in SINGLE_SEQUENCE and n_seqs > 1:
-                graphs.append((n_tokens, 1, n_outputs))
         params = self.params(placement, placed, resolved, settings)
         params.fused = fused.resolve(self.draw, params(n_seqs, n_seqs, n_seqs), op_offload=settings.op_offload)
-        found = [self.reserve(params(*graph), placement, settings) for graph in graphs]
+        found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
+        if not self.runner.measuring:
+            token = params(n_seqs, n_seqs, n_seqs)
+            if not self._surely_smaller(token, found[0], placement, settings):
+                found.append(self.reserve(token, placement, settings))
+            if self.model.architecture in SINGLE_SEQUENCE and n_seqs > 1:
+                found.append(self.reserve(params(n_tokens, 1, n_outputs), placement, settings))
         return [max(sizes) for sizes in zip(*found, strict=True)]
+
+    def _surely_smaller(self, params: GraphParams, sizes: Sequence[int], placement: Placement, settings: Settings) -> bool:
+        """Whether a graph of few tokens fits into `sizes` even if nothing were ever freed.
+
+        What lives at one time is the inputs and one or two layers; all that one layer of each kind makes is more than that.
+        """
+        if params.copies_weights:
+            return False
+        schedule = self._schedule(params.keeping(1), placement, settings)
+        total = [0] * len(sizes)
+        for tensors, backends in ((schedule.nodes, schedule.node_backends), (schedule.leafs, schedule.leaf_backends)):
+            for t, b in zip(tensors, backends, strict=True):
+                if t.view_src is None and t.buffer is None:
+                    backend = params.backends[b]
+                    total[b] += pad(backend.alloc_size(t), backend.alignment)
+        return all(n <= size for n, size in zip(total, sizes, strict=True))
 
     def flash_attn_stays_on(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> bool:
         """What becomes of flash attention on "auto": the trial of llama_context::resolve_fused_ops.
@@ -111,18 +135,21 @@ class ComputeEstimator:
 
     def reserve(self, params: GraphParams, placement: Placement, settings: Settings) -> list[int]:
         """One graph, laid out; in full if the shortened one does not prove itself."""
-        sizes, proven = self._lay_out(params, placement, settings)
-        if not proven:
-            sizes, _ = self._lay_out(params.replaced(shorten=False), placement, settings)
+        sizes: list[int] = []
+        for kept in ATTEMPTS if self.shorten else (0,):
+            sizes, proven = self._lay_out(params.keeping(kept), placement, settings)
+            if proven:
+                break
         return sizes
 
     def _lay_out(self, params: GraphParams, placement: Placement, settings: Settings) -> tuple[list[int], bool]:
-        g = self.draw(params)
-        n_copies = MAX_COPIES if placement.pipeline else 1
-        scheduler = Scheduler(params.backends, n_copies=n_copies, op_offload=settings.op_offload)
         allocator = GraphAllocator(params.backends)
-        sizes = allocator.reserve(scheduler.schedule(g.gf))
-        return sizes, repeats(allocator.states)
+        sizes = allocator.reserve(self._schedule(params, placement, settings))
+        return sizes, repeats(allocator.states, params.kept)
+
+    def _schedule(self, params: GraphParams, placement: Placement, settings: Settings) -> Schedule:
+        n_copies = MAX_COPIES if placement.pipeline else 1
+        return Scheduler(params.backends, n_copies=n_copies, op_offload=settings.op_offload).schedule(self.draw(params).gf)
 
     def draw(self, params: GraphParams) -> GraphContext:
         """The architecture's graph.
@@ -160,7 +187,7 @@ class ParamsFor:
             n_seq_max=resolved.n_seq_max, n_stream=resolved.n_stream, type_k=resolved.type_k, type_v=resolved.type_v,
             flash_attn=resolved.flash_attn, v_trans=resolved.v_trans, offload_kqv=settings.offload_kqv,
             swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._placement.n_gpu_layers,
-            shorten=estimator.shorten, fused=self.fused,
+            fused=self.fused,
         )  # fmt: skip
 
     def _buffers(self, placed: Placed) -> Mapping[str, Buffer]:
@@ -178,10 +205,22 @@ class ParamsFor:
         names, cpu = self._placement.names, len(self._placement.names)
         if kind in names:
             return Buffer(kind, (self._placement.index(kind),), is_host=False, is_weights=True)
-        readers = (cpu,)
+        readers: tuple[int, ...] = (cpu,)
         if kind == self._placement.host_buffer:
             readers = (*(b for b, backend in enumerate(self.backends[:-1]) if backend.uses_host_memory), cpu)
         return Buffer(kind, readers, is_host=kind not in NOT_HOST, is_weights=True)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Draw without looking for cycles: graphs have none, but thousands of small objects make Python search the whole heap."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 NOT_HOST = frozenset(("CPU_REPACK", "AMX", "CPU_AARCH64", "CPU_KLEIDIAI"))

@@ -4,6 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fitplug.memory.graph.tensor import Tensor, nbytes
 
+OFFLOAD_MIN_BATCH = 32
+"""GGML_OP_OFFLOAD_MIN_BATCH: from so many rows on a device computes with copies of host weights."""
+
 KeepAlive = Callable[[Tensor, Tensor], None]
 """(tensor, until): the tensor's memory may not be reused before `until` is computed (add_alloc_dep)."""
 

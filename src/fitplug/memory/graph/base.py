@@ -192,11 +192,11 @@ class GraphBase:
         A graph whose layers differ by anything besides their tensors and `hparams(il)` says so with `key`: layers with equal
         keys are equal. Whether the shortened graph decides was proven by the allocator (layers.py), else all layers are built.
         """
-        n = self.n_layer if n_layer is None else n_layer
-        if not self.params.shorten:
+        n, kept = self.n_layer if n_layer is None else n_layer, self.params.kept
+        if not kept:
             yield from range(n)
             return
-        for il, run in shortened(layer_classes(self.params, n, key)):
+        for il, run in shortened(layer_classes(self.params, n, key), kept):
             if run:
                 self.gf.marks.append((len(self.gf.nodes), run))
             yield il

@@ -3,14 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from fitplug.memory.graph import cuda_fusion
-from fitplug.memory.graph.backends import Backend, KeepAlive
+from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend, KeepAlive
 from fitplug.memory.graph.tensor import BLOCKS, PREC_F32, Tensor, is_contiguous, is_quantized, nbytes, nelements, row_size
 from fitplug.units import pad
 
 MATRIX_ROW_PADDING = 512
 FATTN_KQ_STRIDE = 256
-OFFLOAD_MIN_BATCH = 32
-"""GGML_OP_OFFLOAD_MIN_BATCH."""
 TURING, ADA = 75, 89
 
 MUL_MAT_TYPES = frozenset((

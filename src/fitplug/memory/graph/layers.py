@@ -5,74 +5,80 @@ start of a repetition, exactly where it stood at the start of an earlier one, al
 out changes no high-water mark. So a run of repetitions is cut to a few, and `repeats` says whether the state did repeat.
 """
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from fitplug.formats.header import Tensor
-from fitplug.memory.graph.tensor import Buffer
-from fitplug.model.records import Layer, Model
+from fitplug.model.records import Model
 
 if TYPE_CHECKING:
     from fitplug.memory.graph.params import GraphParams
 
-KEPT = 4
-"""Repetitions kept of a run, or one more: the first differ, since inputs are copied in and the residual finds its place."""
+ATTEMPTS = (4, 9, 0)
+"""Repetitions kept of a run, at least, until the state repeats; 0 keeps them all. The first ones mostly differ, since inputs are
+copied in and the residual finds its place, then two or three places for it take turns.
+"""
 LONGEST = 12
 """Longest pattern of layers that is looked for."""
 
 
 class Blocks:
-    """The tensors of each block, grouped once for a model; blocks of equal shapes have the same number."""
+    """The tensors of each block, grouped once for a model; equal blocks have the same number."""
 
     def __init__(self, model: Model) -> None:
-        self.names: dict[int, list[str]] = {}
-        shapes: dict[int, list[Hashable]] = {}
+        self.tensors: dict[int, list[Tensor]] = {}
+        """Of each block."""
+        names: dict[int, list[Hashable]] = {}
         for name, tensor in model.header.tensors.items():
             if name.startswith("blk."):
                 il, _, rest = name[4:].partition(".")
                 if il.isdecimal() and len(il) < 6:
-                    self.names.setdefault(int(il), []).append(name)
-                    shapes.setdefault(int(il), []).append(_shape(rest, tensor))
-        kinds: dict[Hashable, int] = {}
-        self.kinds: list[int] = []
-        for layer in model.layers:
-            key = (_without_number(layer), tuple(shapes.get(layer.il, ())))
-            self.kinds.append(kinds.setdefault(key, len(kinds)))
+                    self.tensors.setdefault(int(il), []).append(tensor)
+                    names.setdefault(int(il), []).append((rest, tensor.shape))
+        self.kinds = _numbered((layer[1:], tuple(names.get(layer.il, ()))) for layer in model.layers)
+        """Numbers of blocks with equal numbers of the header, names and shapes."""
 
 
-def _shape(name: str, tensor: Tensor) -> Hashable:
-    return name, tensor.type, tensor.shape
-
-
-def _without_number(layer: Layer) -> Hashable:
-    return layer[1:]
+def _numbered(keys: Iterable[Hashable]) -> list[int]:
+    numbers: dict[Hashable, int] = {}
+    return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
 def layer_classes(params: "GraphParams", n_layer: int, key: Callable[[int], Hashable] | None) -> list[Hashable]:
     """One value per layer; equal values mean equal graphs. The last layer is its own: it drops the rows nobody asked for."""
-    blocks, weights, backends = params.blocks, params.weights, params.layer_backends
+    backends, kinds = params.layer_backends, params.blocks.kinds
     classes: list[Hashable] = [
-        (blocks.kinds[il], backends[il], _buffers(blocks.names.get(il, ()), weights, params.moved), key(il) if key else None)
-        for il in range(n_layer)
+        (kinds[il], backends[il], _away(params, il), key(il) if key is not None else None) for il in range(n_layer)
     ]
     if classes:
         classes[-1] = ("last", classes[-1])
     return classes
 
 
-def _buffers(names: Sequence[str], weights: Mapping[str, Buffer], moved: bool) -> Hashable:
-    """Where the block's tensors lie, if not all on its device."""
-    return tuple(weights[name].name if name in weights else None for name in names) if moved else None
+def _away(params: "GraphParams", il: int) -> Hashable:
+    """The block's tensors that do not lie on its own device: where they are, and their types if they are copied from there."""
+    backend, cpu = params.layer_backends[il], len(params.backends) - 1
+    if cpu == 0 or (backend != cpu and not params.moved):
+        return None
+    typed, weights = params.copies_weights, params.weights
+    found: list[Hashable] = []
+    for i, tensor in enumerate(params.blocks.tensors.get(il, ())):
+        buffer = weights.get(tensor.name)
+        if buffer is not None and (buffer.is_host or buffer.backends[0] != backend):
+            found.append((i, buffer.name, tensor.type if typed else None))
+    return tuple(found)
 
 
-def shortened(classes: Sequence[Hashable]) -> Iterator[tuple[int, int]]:
+def shortened(classes: Sequence[Hashable], keep: int) -> Iterator[tuple[int, int]]:
     """The layers to build: (number, run), where `run` is above 0 for the first layer of each repetition that run was cut to."""
-    numbers: dict[Hashable, int] = {}
-    kinds = [numbers.setdefault(c, len(numbers)) for c in classes]
+    kinds = _numbered(classes)
+    if keep == 1:
+        yield from ((il, 0) for il, kind in enumerate(kinds) if kind not in kinds[:il])
+        return
     il, run, n = 0, 0, len(kinds)
     while il < n:
-        period, repetitions = _longest_run(kinds, il)
-        kept = KEPT + (repetitions - KEPT) % 2
+        period, repetitions = _longest_run(kinds, il, keep)
+        kept = keep + (repetitions - keep) % _left_out(keep)
         if repetitions <= kept:
             yield il, 0
             il += 1
@@ -83,22 +89,29 @@ def shortened(classes: Sequence[Hashable]) -> Iterator[tuple[int, int]]:
         il += repetitions * period
 
 
-def _longest_run(kinds: Sequence[int], start: int) -> tuple[int, int]:
+def _longest_run(kinds: Sequence[int], start: int, keep: int) -> tuple[int, int]:
     """The pattern starting here whose repetitions leave out most: (its length, how often it comes)."""
     n, best = len(kinds), (1, 1)
-    for period in range(1, min(LONGEST, (n - start) // (KEPT + 1)) + 1):
+    for period in range(1, min(LONGEST, (n - start) // (keep + 1)) + 1):
         end = start + period
         while end < n and kinds[end] == kinds[end - period]:
             end += 1
         repetitions = (end - start) // period
-        if repetitions > KEPT + 1 and (repetitions - KEPT) * period > (best[1] - KEPT) * best[0]:
+        if repetitions > keep + 1 and (repetitions - keep) * period > (best[1] - keep) * best[0]:
             best = (period, repetitions)
     return best
 
 
-def repeats(states: Sequence[tuple[int, Hashable]]) -> bool:
-    """Whether in each run the last state came before: one repetition earlier, or two (an even number is left out)."""
+def _left_out(keep: int) -> int:
+    """What the number of repetitions that are left out is a multiple of: every cycle of states that `repeats` accepts."""
+    return 2 if keep <= ATTEMPTS[0] else 6
+
+
+def repeats(states: Sequence[tuple[int, Hashable]], keep: int) -> bool:
+    """Whether in each run the last state was there before, so many repetitions earlier as divide the number left out."""
     runs: dict[int, list[Hashable]] = {}
     for run, state in states:
         runs.setdefault(run, []).append(state)
-    return all(found[-1] in found[-3:-1] for found in runs.values())
+    multiple = _left_out(keep)
+    cycles = [n for n in range(1, multiple + 1) if multiple % n == 0]
+    return all(any(found[-1] == found[-1 - n] for n in cycles if n < len(found)) for found in runs.values())

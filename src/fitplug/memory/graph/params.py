@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fitplug.memory.graph.backends import Backend
+from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend
 from fitplug.memory.graph.layers import Blocks
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.model.records import Model
@@ -47,9 +47,14 @@ class GraphParams:
     n_rs_seq: int = 0
     fused: Mapping[str, bool] = field(default_factory=dict)
     """Fused operations that were resolved to off: {"gdn_ar": False}; absent is on (llama_context::resolve_fused_ops)."""
-    shorten: bool = True
-    """Build only as many of equal layers as decide the size (layers.py)."""
+    kept: int = 0
+    """Repetitions kept of a run of equal layers (layers.py); 0: build every layer, 1: one of each, to bound."""
 
-    def replaced(self, *, shorten: bool) -> "GraphParams":
-        """The same with or without all layers."""
-        return replace(self, shorten=shorten)
+    @property
+    def copies_weights(self) -> bool:
+        """Whether the batch is long enough for a device to compute with copies of weights that lie in host memory."""
+        return self.n_tokens >= OFFLOAD_MIN_BATCH
+
+    def keeping(self, kept: int) -> "GraphParams":
+        """The same with so many repetitions of equal layers."""
+        return replace(self, kept=kept)

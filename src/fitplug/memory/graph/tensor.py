@@ -64,6 +64,14 @@ class Tensor:
     """Scheduler: which backend computes it; -1: not decided."""
     copies: dict[int, list["Tensor"]] | None
     """Scheduler: its copies on other backends."""
+    n_children: int
+    """Allocator: readers that are still to come, and views likewise."""
+    n_views: int
+    allocated: bool
+    """Allocator: lies in the buffer `buffer_id` at `addr`, `alloc_bytes` long."""
+    buffer_id: int
+    addr: int
+    alloc_bytes: int
 
     def __init__(
         self,
