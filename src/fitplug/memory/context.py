@@ -13,6 +13,8 @@ MAX_SEQ = 256
 MAX_CTX = (1 << 31) - 256
 """The command line takes an int, and the context is rounded up to 256."""
 ROUND_CTX = 256
+SINGLE_SEQUENCE = frozenset(("kimi-linear", "minimax-01"))
+"""Architectures whose last reservation is for one sequence, since theirs grows with the square of its tokens (sched_reserve)."""
 
 
 def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int) -> Resolved:
@@ -37,6 +39,8 @@ def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int)
     n_ctx_seq = n_ctx if settings.kv_unified else pad(n_ctx // settings.n_seq_max, ROUND_CTX)
     if n_ctx_seq == 0:
         raise RefusedError(f"{n_ctx} tokens are too few for {settings.n_seq_max} sequences")
+    if not settings.kv_unified:
+        _refuse_uneven(model, settings.n_seq_max, min(n_ctx_seq * settings.n_seq_max, n_ubatch))
     return Resolved(
         n_ctx=n_ctx if settings.kv_unified else n_ctx_seq * settings.n_seq_max, n_ctx_seq=n_ctx_seq, n_batch=n_batch,
         n_ubatch=n_ubatch, n_seq_max=settings.n_seq_max, n_gpu_layers=n_gpu_layers,
@@ -44,6 +48,16 @@ def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int)
         n_outputs_max=_outputs(model, settings, runner, n_batch), type_k=settings.type_k, type_v=settings.type_v,
         flash_attn=flash_attn != "off", v_trans=flash_attn == "off",
     )  # fmt: skip
+
+
+def _refuse_uneven(model: Model, n_seq_max: int, n_tokens: int) -> None:
+    """Some reserve for one sequence with all streams: attention then loses the tokens that do not divide, and ggml aborts."""
+    in_between = any(layer.has_kv and not layer.is_recurrent for layer in model.layers[: model.n_layer - 1])
+    if model.architecture in SINGLE_SEQUENCE and n_tokens % n_seq_max and in_between:
+        raise RefusedError(
+            f"-np {n_seq_max}: llama.cpp aborts where it does not divide a micro-batch of {n_tokens} tokens; "
+            "choose another -ub, or -kvu"
+        )
 
 
 def _outputs(model: Model, settings: Settings, runner: Runner, n_batch: int) -> int:
