@@ -3,8 +3,10 @@
 from fitplug.extension import Runner
 from fitplug.formats.header import Header, Skipped, Tensor
 from fitplug.machine.records import Device, Host, Machine
+from fitplug.memory.cache import cells
 from fitplug.memory.compute_closed import closed_parts
 from fitplug.memory.estimate import Estimator
+from fitplug.memory.records import Estimate
 from fitplug.memory.sizes import alloc_size
 from fitplug.model.describe import describe
 
@@ -12,11 +14,18 @@ GIB = 1 << 30
 SERVER = Runner(name="llama-server", help="")
 
 
-class Quick(Estimator):
+class Quick:
     """The estimator with compute buffers by closed forms."""
 
-    def _compute(self, placement, resolved, settings, size):
-        return closed_parts(self.model, placement, resolved, settings, self.placed(placement, settings), size)
+    def __init__(self, model, machine, runner):
+        self.model, self.whole = model, Estimator(model, machine, runner)
+
+    def __call__(self, settings):
+        placement, resolved, parts = self.whole.static(settings)
+        size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
+        placed = self.whole.placed(placement, settings)
+        parts = [*parts, *closed_parts(self.model, placement, resolved, settings, placed, size)]
+        return Estimate(settings=settings, resolved=resolved, parts=parts, layer_devices=placement.layer_devices)
 
 
 def make_model(*, n_layer=32, n_embd=4096, n_ff=14336, n_vocab=128256, n_ctx_train=131072, n_expert=0, n_used=2, kind="q4_K"):

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planner_support import SERVER, Quick, card, make_machine, make_model
 
 from fitplug.memory.estimate import Estimator
 from fitplug.planner.speed import Speedometer
 from fitplug.planner.speed_model import generation_seconds, prompt_seconds
 from fitplug.planner.speed_table import BACKENDS, HOP, KINDS, PIPELINE
 from fitplug.settings import Settings
+from planner_support import SERVER, Quick, card, make_machine, make_model
 
 DENSE = make_model(n_layer=8)
 EXPERTS = make_model(n_layer=8, n_embd=2048, n_ff=1024, n_expert=64, n_used=4)

@@ -41,6 +41,7 @@ def fit(
     """
     factory = estimator or _default_estimator()
     trials = Trials(model, machine, runner, request.reserve_bytes, factory)
+    trials.keep_auto = "flash_attn" in request.given
     search = Search(model, trials, open_settings(settings, request), request.given)
     grid = make_grid(model, search.settings, request)
     choice = choose(search, grid, request)
@@ -79,11 +80,19 @@ def open_settings(settings: Settings, request: Request) -> Settings:
 
 
 def _pin_flash_attention(trial: Trial, trials: Trials, request: Request) -> Trial:
-    """Write down what `auto` came to, so that the runner chooses nothing; only where that changes nothing else."""
-    if trial.settings.flash_attn != "auto" or "flash_attn" in request.given:
+    """Write down what `auto` comes to, so that the runner chooses nothing; only where that changes nothing else.
+
+    With layers on the CPU llama.cpp may find that flash attention would not run where its layer lies (hybrids do), and
+    turn it off: then it is asked once more.
+    """
+    settings = trial.settings
+    if "flash_attn" in request.given:
         return trial
-    pinned = trials(replace(trial.settings, flash_attn="on" if trial.estimate.resolved.flash_attn else "off"))
-    return pinned if pinned is not None and pinned.counted == trial.counted else trial
+    is_on = trial.estimate.resolved.flash_attn
+    if is_on and 0 < settings.n_gpu_layers < len(trial.estimate.layer_devices):
+        is_on = trials.estimate(replace(settings, flash_attn="auto")).resolved.flash_attn
+    pinned = trials(replace(settings, flash_attn="on" if is_on else "off"))
+    return pinned if pinned is not None and (pinned.counted == trial.counted or pinned.fits) else trial
 
 
 def _default_estimator() -> EstimatorFactory:

@@ -53,13 +53,19 @@ class Trials:
         self._measured = self._real
         if len(machine.devices) > 1 and not runner.measuring:
             self._measured = factory(model, machine, replace(runner, measuring=True))
+        self.keep_auto = False
+        """The user said "auto"."""
         self._done: dict[Settings, Trial | None] = {}
+        self._auto_is_on = False
+        """llama.cpp's own trial of flash attention was seen to end well; drawing it for each estimate costs a third of it."""
         self.n_estimates = 0
         self.budgets = [max(0, device.free_bytes - reserve_bytes) for device in machine.devices]
         """What llama.cpp may take of each device, overhead left aside."""
 
     def __call__(self, settings: Settings) -> Trial | None:
         """The trial of these settings; None where llama.cpp refuses them."""
+        if self._auto_is_on and settings.flash_attn == "auto" and not self.keep_auto:
+            settings = replace(settings, flash_attn="on")
         if settings not in self._done:
             try:
                 self._done[settings] = self._try(settings)
@@ -80,6 +86,7 @@ class Trials:
         """
         estimate = self._real(settings)
         self.n_estimates += 1
+        self._auto_is_on = self._auto_is_on or (settings.flash_attn == "auto" and estimate.resolved.flash_attn)
         trial = self._trial(settings, estimate)
         n_used = sum(1 for n in trial.counted if n)
         if not trial.fits_devices or n_used < 2 or self._measured is self._real:
