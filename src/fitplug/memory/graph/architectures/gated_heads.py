@@ -1,4 +1,7 @@
-"""Decoders that weigh attention's output with a sigmoid of its input (src/models/spark2-5.cpp, step35.cpp, muse-glimmer.cpp)."""
+"""Decoders that weigh attention's output with a sigmoid of its input.
+
+Source: src/models/spark2-5.cpp, step35.cpp, muse-glimmer.cpp.
+"""
 
 from typing import NamedTuple
 

@@ -8,6 +8,7 @@ MODULES: dict[str, str] = {
     "hy_v4": "hy_v4",
     **dict.fromkeys(("spark2_5", "step35", "muse-glimmer"), "gated_heads"),
     "talkie": "talkie",
+    "nanbeige": "nanbeige",
     "gemma3n": "gemma3n",
     "gemma4": "gemma4",
 }
