@@ -7,8 +7,8 @@ from fitplug.extension import Runner
 from fitplug.machine.records import Machine
 from fitplug.model.records import Model
 from fitplug.planner.alternatives import Question, find_others
-from fitplug.planner.choose import choose, make_grid
-from fitplug.planner.fixes import find_fixes
+from fitplug.planner.choose import Choice, choose, make_grid
+from fitplug.planner.climb import Grid
 from fitplug.planner.reasons import explain
 from fitplug.planner.records import Alternative, Plan, Request
 from fitplug.planner.search import Search
@@ -39,8 +39,7 @@ def fit(
     Raises:
         RefusedError: llama.cpp refuses these settings with every choice of the others.
     """
-    factory = estimator or _default_estimator()
-    trials = Trials(model, machine, runner, request.reserve_bytes, factory)
+    trials = Trials(model, machine, runner, request.reserve_bytes, estimator or _default_estimator())
     trials.keep_auto = "flash_attn" in request.given
     search = Search(model, trials, open_settings(settings, request), request.given)
     grid = make_grid(model, search.settings, request)
@@ -65,9 +64,15 @@ def fit(
             for other in others
             for pinned in [_pin_flash_attention(other.trial, trials, request)]
         ],
-        fixes=() if choice.trial.fits else find_fixes(choice, search, grid, request, factory),
+        fixes=() if choice.trial.fits else _fixes(choice, search, grid, request),
         n_estimates=trials.n_estimates,
     )
+
+
+def _fixes(choice: Choice, search: Search, grid: Grid, request: Request) -> tuple[str, ...]:
+    from fitplug.planner.fixes import find_fixes  # brings llama-quantize's rules along
+
+    return find_fixes(choice, search, grid, request)
 
 
 def open_settings(settings: Settings, request: Request) -> Settings:

@@ -12,7 +12,7 @@ from fitplug.planner.choose import Choice, choose, make_grid
 from fitplug.planner.climb import Grid
 from fitplug.planner.records import Request
 from fitplug.planner.search import Search
-from fitplug.planner.trials import EstimatorFactory, Trial, Trials
+from fitplug.planner.trials import Trial, Trials
 from fitplug.units import format_bytes, format_tokens
 
 _LADDER = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "Q3_K_S", "Q2_K", "IQ2_XXS")
@@ -21,13 +21,13 @@ _LEAST_CTX = 2048
 _MAX_FIXES = 4
 
 
-def find_fixes(choice: Choice, search: Search, grid: Grid, request: Request, factory: EstimatorFactory) -> tuple[str, ...]:
+def find_fixes(choice: Choice, search: Search, grid: Grid, request: Request) -> tuple[str, ...]:
     """What is missing, and what would help, the cheapest first."""
     ways = (
         *_given_flags(search, request),
         *_shorter(choice, search, grid, request),
         *_small_cache(search, grid, request),
-        *_smaller_quant(search, request, factory),
+        *_smaller_quant(search, request),
         *_more_memory(choice),
     )
     return (*_missing(choice.trial, search.machine, request), *ways[:_MAX_FIXES])
@@ -88,13 +88,13 @@ def _small_cache(search: Search, grid: Grid, request: Request) -> Iterator[str]:
             return
 
 
-def _smaller_quant(search: Search, request: Request, factory: EstimatorFactory) -> Iterator[str]:
+def _smaller_quant(search: Search, request: Request) -> Iterator[str]:
     """The best quant of the same model that fits, by the types that llama-quantize would choose."""
     for ftype in _LADDER:
         smaller = requantised(search.model, ftype)
         if smaller is None or smaller.n_bytes >= search.model.n_bytes:
             continue
-        trials = Trials(smaller, search.machine, search.trials.runner, request.reserve_bytes, factory)
+        trials = Trials(smaller, search.machine, search.trials.runner, request.reserve_bytes, search.trials.factory)
         try:
             other = Search(smaller, trials, search.settings, request.given)
             other.quick = True

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from fitplug.errors import RefusedError
 from fitplug.extension import Runner
@@ -16,12 +16,8 @@ from fitplug.settings import Settings
 Estimating: TypeAlias = Callable[[Settings], Estimate]
 
 
-class EstimatorFactory(Protocol):
-    """`fitplug.memory.estimate.Estimator`, or what a test puts in its place."""
-
-    def __call__(self, model: Model, machine: Machine, runner: Runner) -> Estimating:
-        """Bind what stays the same in a search."""
-        ...
+EstimatorFactory: TypeAlias = Callable[[Model, Machine, Runner], Estimating]
+"""`fitplug.memory.estimate.Estimator`, or what a test puts in its place: binds what stays the same in a search."""
 
 
 class Trial(NamedTuple):
@@ -49,6 +45,7 @@ class Trials:
 
     def __init__(self, model: Model, machine: Machine, runner: Runner, reserve_bytes: int, factory: EstimatorFactory) -> None:
         self.machine, self.runner, self.reserve_bytes = machine, runner, reserve_bytes
+        self.factory = factory
         self._real = factory(model, machine, runner)
         self._measured = self._real
         if len(machine.devices) > 1 and not runner.measuring:
