@@ -6,6 +6,7 @@ MODULES: dict[str, str] = {
     **dict.fromkeys(("deepseek2", "deepseek2-ocr", "mistral4"), "deepseek2"),
     **dict.fromkeys(("deepseek32", "glm-dsa", "dots3note"), "sparse_latent"),
     "hy_v4": "hy_v4",
+    "minimax-m3": "minimax_m3",
     **dict.fromkeys(("spark2_5", "step35", "muse-glimmer"), "gated_heads"),
     "talkie": "talkie",
     "nanbeige": "nanbeige",
