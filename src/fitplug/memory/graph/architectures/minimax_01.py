@@ -76,7 +76,7 @@ def build_lightning_attention(g: GraphContext, inp: InpRs, decay: Decay, cur: Te
     out = ggml.reshape(out, out.ne[0] * out.ne[1], out.ne[2], 1, out.ne[3])
     normed = g.build_norm(out, g.w("attn_norm_2", il), LLM_NORM_RMS, il)
     gate = ggml.sigmoid(g.proj("attn_gate", cur, il))
-    cur = g.proj("attn_output", ggml.mul(gate, normed), il)
+    cur = g.build_lora_mm(g.w("attn_output", il).weight, ggml.mul(gate, normed))
     return ggml.reshape(cur, cur.ne[0], g.n_tokens)
 
 

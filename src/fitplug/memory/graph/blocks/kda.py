@@ -48,7 +48,7 @@ def build_kda_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int, kind: Kda
     normed = ggml.reshape(output, head_dim, n_head, n_tokens)
     normed = g.build_norm(normed, g.w("ssm_norm", il), LLM_NORM_RMS, il)
     gated = ggml.mul(normed, ggml.sigmoid(gate))
-    return g.proj("attn_output", ggml.cont(gated, head_dim * n_head, n_tokens), il)
+    return g.build_lora_mm(g.w("attn_output", il).weight, ggml.cont(gated, head_dim * n_head, n_tokens))
 
 
 def _convolved(g: GraphContext, inp: InpRs, cur: Tensor, il: int, n_head: int, head_dim: int) -> tuple[Tensor, ...]:
