@@ -5,10 +5,11 @@ must be cheap, since every start of fitplug calls it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal
 
 from fitplug.formats.header import Blob, Header
+from fitplug.record import record
 
 if TYPE_CHECKING:
     from fitplug.machine.records import Device, Host
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
     from fitplug.settings import Settings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Detector:
-    """Finds devices. `collect` touches the machine, `parse` is pure, so that what was collected can be recorded and replayed."""
+    """Finds devices. `collect` touches the machine, `parse` is pure: what was collected can be recorded and replayed."""
 
     name: str
     help: str
@@ -35,7 +36,7 @@ class Detector:
     """True: asked only where no other detector found a device."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Entry:
     """One file of a repository."""
 
@@ -44,7 +45,7 @@ class Entry:
     sha256: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Listing:
     """A repository's files at one revision."""
 
@@ -54,14 +55,14 @@ class Listing:
     notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Source:
     """A place that models are read from; `scheme` is what stands before the colon in MODEL."""
 
     scheme: str
     help: str
     open: Callable[[str], Sequence[Blob]]
-    """The reference without its scheme → the files of one model, in order (all shards of a split; config.json beside safetensors)."""
+    """The reference without its scheme → the files of one model, in order (a split's shards; config.json beside safetensors)."""
     list: Callable[[str], Listing] | None = None
     """For hubs: OWNER/NAME[@REVISION] → its files. What has this can be given to `fitplug check`."""
     open_file: Callable[[Listing, Entry], Blob] | None = None
@@ -69,9 +70,11 @@ class Source:
     """Words, most results → repositories."""
     download: Callable[[Listing, Sequence[Entry], str | None], str] | None = None
     """Fetches files (to a folder, or the hub's own cache) and returns the first one's path."""
+    download_folder: Callable[[], str] | None = None
+    """Where `download` puts files when it is given no folder."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class HeaderFormat:
     """A model file format."""
 
@@ -80,7 +83,7 @@ class HeaderFormat:
     read: Callable[[Sequence[Blob]], Header]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Architecture:
     """An architecture that the core's own table does not know."""
 
@@ -89,7 +92,7 @@ class Architecture:
     describe: Callable[[Header], "Model"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Runner:
     """A program that will run the model: what it changes in the arithmetic."""
 
@@ -109,7 +112,7 @@ class Runner:
     """Which exporter writes a plan for it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class File:
     """A file that an export wants written."""
 
@@ -117,7 +120,7 @@ class File:
     text: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Export:
     """A plan in a runner's own words. Writing and running is the command line's business."""
 
@@ -131,7 +134,7 @@ class Export:
     """What the runner should report once it has loaded the plan, in its own words: for `install` to check."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class ExportRequest:
     """What an exporter may want to know besides the plan."""
 
@@ -142,7 +145,7 @@ class ExportRequest:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Exporter:
     """Writes a plan as one runner's configuration: `fitplug export NAME MODEL`."""
 
@@ -156,7 +159,7 @@ class Exporter:
     undo: Callable[[], Sequence[str]] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Engine:
     """An installed llama.cpp that can be asked what it would allocate: `fitplug verify`."""
 

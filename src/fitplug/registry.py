@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 import pluggy
@@ -11,6 +10,7 @@ from fitplug import hookspecs
 from fitplug.entrypoints import EntryPoint, entry_points
 from fitplug.errors import NotFoundError, PluginError
 from fitplug.extension import Architecture, Detector, Engine, Exporter, HeaderFormat, Runner, Source
+from fitplug.record import record
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Registered(NamedTuple, Generic[T]):
     record: T
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class PluginStatus:
     """One line of `fitplug plugins`."""
 
@@ -46,7 +46,7 @@ class PluginStatus:
     problem: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Registry:
     """Everything that is installed. Built once a run and handed on; there is no global one."""
 

@@ -1,7 +1,8 @@
 """Settings: what a user may ask of llama.cpp, under llama.cpp's own names and with its own defaults."""
 
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
+
+from fitplug.record import record
 
 FlashAttn: TypeAlias = Literal["on", "off", "auto"]
 SplitMode: TypeAlias = Literal["none", "layer", "row", "tensor"]
@@ -17,7 +18,7 @@ class TensorOverride(NamedTuple):
     buffer: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Settings:
     """One set of llama.cpp settings, as asked (not yet rounded or resolved)."""
 

@@ -1,8 +1,9 @@
 """What every model format is read into: metadata and the table of tensors, no weights."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
+
+from fitplug.record import record
 
 
 class Blob(Protocol):
@@ -58,7 +59,7 @@ class Tensor(NamedTuple):
         return n
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Header:
     """All that can be known of a model without reading its weights."""
 

@@ -1,13 +1,15 @@
 """Machine: the devices that a plan may use, real, recorded or imagined."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal, TypeAlias
+
+from fitplug.record import record
 
 DeviceKind: TypeAlias = Literal["gpu", "igpu", "accel"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Device:
     """One accelerator as llama.cpp will see it."""
 
@@ -31,7 +33,7 @@ class Device:
     """All other keys of the machine file and what detectors found besides; kept, written back, and never needed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Host:
     """The machine's own memory."""
 
@@ -43,7 +45,7 @@ class Host:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Machine:
     """Devices in llama.cpp's order, and the host."""
 
@@ -55,7 +57,7 @@ class Machine:
     """Devices that are there but that llama.cpp leaves out: an integrated GPU beside a dedicated one."""
 
     def device_names(self) -> tuple[str, ...]:
-        """ggml's own names: CUDA0, CUDA1, Vulkan0, …; numbered per backend."""
+        """Ggml's own names: CUDA0, CUDA1, Vulkan0, …; numbered per backend."""
         from fitplug.machine.backends import ggml_device_names
 
         return ggml_device_names(self.devices)

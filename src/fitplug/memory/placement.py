@@ -8,20 +8,20 @@ may run several devices in a pipeline. Where a single tensor lies is `memory.wei
 import struct
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from fitplug.errors import RefusedError
 from fitplug.machine.backends import Backend, backend, find_devices
 from fitplug.machine.records import Device, Machine
 from fitplug.memory.records import HOST
 from fitplug.model.records import Model
+from fitplug.record import record
 from fitplug.settings import Settings
 
 MAX_DEVICES = 16
 """llama_max_devices (src/llama.cpp)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Placement:
     """Where the layers of a model are."""
 

@@ -1,10 +1,11 @@
 """What the arithmetic answers: every byte with its device, its kind, and how sure it is."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import NamedTuple
 
+from fitplug.record import record
 from fitplug.settings import Settings
 
 
@@ -46,7 +47,7 @@ class Part(NamedTuple):
     """ggml's buffer type where it differs from the device: CUDA_Host, CPU_REPACK, …"""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Resolved:
     """Settings after llama.cpp's own rounding (llama_context's constructor) for one model and machine."""
 
@@ -66,7 +67,7 @@ class Resolved:
     """The V cache lies transposed: flash attention was asked to be off."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Estimate:
     """Where every byte of one set of settings goes."""
 

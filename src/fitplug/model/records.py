@@ -1,11 +1,12 @@
 """Model: what a header says, in llama.cpp's own terms (llama_hparams), layer by layer."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple, TypeAlias
 
 from fitplug.formats.header import Header, Scalar, Tensor, Value
 from fitplug.model.architectures import UNKNOWN, Row
+from fitplug.record import record
 
 MemoryKind: TypeAlias = Literal[
     "none", "kv", "iswa", "recurrent", "hybrid", "hybrid_iswa", "hybrid_idx", "dsa", "dsa_iswa", "msa", "dsv4"
@@ -52,7 +53,7 @@ class Layer(NamedTuple):
         return self.n_embd_head_v * self.n_head_kv
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Model:
     """A header, understood."""
 

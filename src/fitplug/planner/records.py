@@ -1,12 +1,12 @@
 """Plan: settings that were chosen, why, and what else would have been worth having."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
 from fitplug.machine.records import Machine
 from fitplug.memory.records import Estimate
 from fitplug.model.records import Model
+from fitplug.record import record
 from fitplug.units import GIB
 
 Goal: TypeAlias = Literal["balanced", "speed", "context", "quality"]
@@ -27,7 +27,7 @@ class Speed(NamedTuple):
     basis: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Request:
     """What the user wants from a plan, besides the settings that are given."""
 
@@ -42,7 +42,7 @@ class Request:
     """Names of the `Settings` fields that the user fixed."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Alternative:
     """Another plan worth having."""
 
@@ -54,7 +54,7 @@ class Alternative:
     speed: Speed | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Plan:
     """The answer of `fitplug auto`."""
 

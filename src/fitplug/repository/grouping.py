@@ -6,11 +6,11 @@ The rules of names are llama.cpp's own (common/download.cpp) and what publishers
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 
 from fitplug.errors import NotFoundError
 from fitplug.extension import Entry, Listing
+from fitplug.record import record
 
 
 class Role(StrEnum):
@@ -25,7 +25,7 @@ class Role(StrEnum):
     """Raw `.part1of2` cuts: one file once they are joined, and no model before."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class Candidate:
     """Files that make one model together, the first one first."""
 

@@ -1,15 +1,16 @@
 """What a graph is built for: llm_graph_params (src/llama-graph.h) with what it reads from elsewhere."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend
 from fitplug.memory.graph.layers import Blocks
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.model.records import Model
+from fitplug.record import record
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@record
 class GraphParams:
     """One micro-batch of one model on one set of backends."""
 
