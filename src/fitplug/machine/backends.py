@@ -5,7 +5,7 @@ the buffer types' get_alignment, get_alloc_size and get_max_size and the devices
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fitplug.errors import RefusedError
 from fitplug.machine.records import Device
@@ -13,6 +13,47 @@ from fitplug.units import GIB
 
 CPU_ALIGNMENT = 32
 """TENSOR_ALIGNMENT (ggml/src/ggml-impl.h): plain, pinned and repacked host buffers."""
+
+
+class WeightRules(NamedTuple):
+    """Which weights a backend can compute with, in the trial shapes of llama.cpp's loader (its supports_op)."""
+
+    no_mul_mat: frozenset[str]
+    """Types that it cannot multiply with."""
+    no_get_rows: frozenset[str]
+    """Types that it cannot look rows up in."""
+    whole_rows: frozenset[str] = frozenset()
+    """Types whose rows it looks up only where they are whole super-blocks of 256."""
+    scalars: frozenset[str] = frozenset({"f32", "f16"})
+    """Types that it adds and multiplies element by element."""
+    scales: frozenset[str] = frozenset({"f32"})
+    conv_multiple: int = 1
+    """SSM_CONV: what the number of channels must be a multiple of."""
+    scan_states: frozenset[int] | None = None
+    """SSM_SCAN of Mamba 2: state sizes; None: any."""
+    scan_first: Literal["no", "narrow", "yes"] = "yes"
+    """SSM_SCAN of Mamba 1: not at all; one size of it; any."""
+
+
+_INTEGERS = frozenset({"i8", "i16", "i32", "i64", "f64", "q8_1"})
+_CUDA = WeightRules(
+    no_mul_mat=_INTEGERS | {"tq1_0", "tq2_0"},
+    no_get_rows=(_INTEGERS - {"i32"}) | {"tq1_0", "tq2_0", "q8_K", "nvfp4"},
+    whole_rows=frozenset({"iq4_nl", "mxfp4"}),
+    scales=frozenset({"f32", "bf16"}),
+    conv_multiple=128,
+    scan_states=frozenset({96, 128, 256}),
+    scan_first="narrow",
+)
+_VULKAN = WeightRules(
+    no_mul_mat=_INTEGERS | {"q8_K"},
+    no_get_rows=(_INTEGERS - {"i32"}) | {"q8_K"},
+    scan_states=frozenset({128, 256}),
+    scan_first="no",
+)
+_METAL = WeightRules(
+    no_mul_mat=_INTEGERS | {"tq1_0", "nvfp4"}, no_get_rows=frozenset({"tq1_0", "nvfp4"}), scalars=frozenset({"f32"})
+)
 
 
 class Backend(NamedTuple):
@@ -38,6 +79,7 @@ class Backend(NamedTuple):
     """Has split buffers: `-sm row`."""
     flash_attn: str = "any"
     """Which head sizes its flash attention takes: a rule of `memory.flash_attention`."""
+    weights: WeightRules = _CUDA
     source: str = ""
 
 
@@ -47,9 +89,11 @@ BACKENDS = {
         Backend("cuda", "CUDA", 128, 512, "CUDA_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
         Backend("rocm", "ROCm", 128, 512, "ROCm_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
         Backend("musa", "MUSA", 128, 512, "MUSA_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
-        Backend("metal", "MTL", 32, source="ggml/src/ggml-metal/ggml-metal.cpp"),
+        Backend("metal", "MTL", 32, weights=_METAL, source="ggml/src/ggml-metal/ggml-metal.cpp"),
         # The alignment is the driver's minStorageBufferOffsetAlignment; 64 is common, a machine file may say otherwise.
-        Backend("vulkan", "Vulkan", 64, 0, "Vulkan_Host", 32, GIB, source="ggml/src/ggml-vulkan/ggml-vulkan.cpp"),
+        Backend(
+            "vulkan", "Vulkan", 64, 0, "Vulkan_Host", 32, GIB, weights=_VULKAN, source="ggml/src/ggml-vulkan/ggml-vulkan.cpp"
+        ),
         Backend("sycl", "SYCL", 128, 512, "SYCL_Host", split_rows=True, source="ggml/src/ggml-sycl/ggml-sycl.cpp"),
         # A server answers with its own backend's figures; those of CUDA are supposed.
         Backend("rpc", "RPC", 128, 512, asynchronous=False, events=False, source="ggml/src/ggml-rpc/ggml-rpc.cpp"),

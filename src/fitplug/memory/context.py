@@ -14,7 +14,7 @@ MAX_CTX = (1 << 31) - 256
 """The command line takes an int, and the context is rounded up to 256."""
 ROUND_CTX = 256
 SINGLE_SEQUENCE = frozenset(("kimi-linear", "minimax-01"))
-"""Architectures whose last reservation is for one sequence, since theirs grows with the square of its tokens (sched_reserve)."""
+"""Whose last reservation is for one sequence, since theirs grows with the square of its tokens (sched_reserve)."""
 
 
 def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int) -> Resolved:

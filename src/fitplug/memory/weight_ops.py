@@ -8,6 +8,7 @@ import re
 from typing import NamedTuple
 
 from fitplug.formats.header import Tensor
+from fitplug.machine.backends import WeightRules
 from fitplug.model.records import Model
 
 INPUT = -1
@@ -121,38 +122,33 @@ def _op(op: str, base: str, suffix: str, model: Model) -> str:
     return "ADD" if base == "indexer_compressor_ape" and model.row.memory == "hybrid_idx" else op
 
 
-_NO_MUL_MAT = frozenset({"tq1_0", "tq2_0", "i8", "i16", "i32", "i64", "f64", "q8_1"})
-_NO_GET_ROWS = frozenset({"tq1_0", "tq2_0", "i8", "i16", "i64", "f64", "q8_1", "q8_K", "nvfp4"})
 _SUPER_BLOCK = 256
-_FLOATS = frozenset({"f32", "f16"})
 
 
-def gpu_supports(op: str, tensor: Tensor, model: Model) -> bool:
-    """Whether a GPU can do `op` with this weight, in weight_buft_supported's trial shapes.
-
-    These are CUDA's answers (ggml_backend_cuda_device_supports_op, ggml/src/ggml-cuda/ggml-cuda.cu); the other backends
-    take the types that models are made of alike.
-    """
+def gpu_supports(op: str, tensor: Tensor, model: Model, rules: WeightRules) -> bool:
+    """Whether a backend can do `op` with this weight, in weight_buft_supported's trial shapes."""
     type_, shape = tensor.type, tensor.shape
     if op in ("MUL_MAT", "MUL_MAT_ID"):
-        return type_ not in _NO_MUL_MAT
+        return type_ not in rules.no_mul_mat
     if op == "GET_ROWS":
-        return type_ not in _NO_GET_ROWS and (type_ not in ("iq4_nl", "mxfp4") or shape[0] % _SUPER_BLOCK == 0)
+        return type_ not in rules.no_get_rows and (type_ not in rules.whole_rows or shape[0] % _SUPER_BLOCK == 0)
     if op in ("MUL", "ADD", "DIV"):
-        return type_ in _FLOATS
+        return type_ in rules.scalars
     if op == "SCALE":
-        return type_ in ("f32", "bf16")
+        return type_ in rules.scales
     if op == "SSM_CONV":
-        return len(shape) > 1 and shape[1] % 128 == 0
-    return op != "SSM_SCAN" or _scan_supported(shape, model)
+        return len(shape) > 1 and shape[1] % rules.conv_multiple == 0
+    return op != "SSM_SCAN" or _scan_supported(shape, model, rules)
 
 
-def _scan_supported(shape: tuple[int, ...], model: Model) -> bool:
+def _scan_supported(shape: tuple[int, ...], model: Model, rules: WeightRules) -> bool:
     """GGML_OP_SSM_SCAN: Mamba 2 if the weight is a row of scalars, else Mamba 1."""
     n_head = shape[1] if len(shape) > 1 else 1
     head_dim = model.hparam("ssm_d_inner") // n_head if n_head else 0
     if shape[0] == 1:
-        return model.hparam("ssm_d_state") in (96, 128, 256) and head_dim % 16 == 0
+        return rules.scan_states is None or (model.hparam("ssm_d_state") in rules.scan_states and head_dim % 16 == 0)
+    if rules.scan_first != "narrow":
+        return rules.scan_first == "yes"
     n_group = model.hparam("ssm_n_group") if "ssm.group_count" in model.row.needs else 0
     return shape[0] == 16 and head_dim == 1 and n_head % 128 == 0 and n_group <= 1
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from fitplug.errors import RefusedError
 from fitplug.formats.header import Tensor
-from fitplug.machine.backends import CPU_ALIGNMENT, Backend
+from fitplug.machine.backends import CPU_ALIGNMENT, Backend, WeightRules
 from fitplug.memory.overrides import Rule, targets
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST
@@ -23,27 +23,40 @@ REPACKED = "CPU_REPACK"
 TOKEN_EMBD, OUTPUT_WEIGHT = "token_embd.weight", "output.weight"
 
 
+class Traits(NamedTuple):
+    """What of a backend decides where weights lie and what they take."""
+
+    alignment: int
+    row_padding: int
+    rules: WeightRules
+
+
+def traits(row: Backend) -> Traits:
+    """Those of one backend."""
+    return Traits(row.alignment, row.row_padding, row.weights)
+
+
 class Weight(NamedTuple):
     """A tensor that is loaded once into the buffer of one layer."""
 
     tensor: Tensor
     use: Use
-    on_gpu: bool
-    """Whether a GPU's own buffer can have it."""
     host: str
     """The host buffer type that has it on the CPU's side."""
     host_bytes: int
-    device_bytes: Mapping[tuple[int, int], int]
-    """(alignment, row padding) → bytes in a device's buffer."""
+    device_bytes: Mapping[Traits, int]
+    """Bytes in a device's buffer, for those devices that take it."""
+    on_gpu: bool
+    """Whether every device takes it."""
 
 
 class LayerSums(NamedTuple):
     """What the tensors of one layer take, wherever the layer goes."""
 
-    device: Mapping[tuple[int, int], int]
-    """(alignment, row padding) → bytes on such a device."""
-    left: Mapping[str, int]
-    """Host buffer type → bytes that no GPU takes."""
+    device: Mapping[Traits, int]
+    """Bytes on such a device."""
+    left: Mapping[Traits, Mapping[str, int]]
+    """Host buffer type → bytes that such a device leaves to the host."""
     host: Mapping[str, int]
     """Host buffer type → bytes of the whole layer on the CPU."""
 
@@ -61,7 +74,8 @@ class WeightTable:
     def __init__(self, model: Model, backends: Sequence[Backend], host_buffer: str, cpu: str) -> None:
         self.model = model
         self.host_buffer, self.cpu = host_buffer, cpu
-        self.shapes = tuple({(row.alignment, row.row_padding) for row in backends})
+        self.traits = tuple({traits(row) for row in backends})
+        self.host_rules = next((row.weights for row in backends if row.host_buffer), None)
         self.weights: list[Weight] = []
         self.rope: list[Tensor] = []
         self.unknown: list[str] = []
@@ -86,13 +100,14 @@ class WeightTable:
         return row.nextn is not None and used.il >= n and used.base not in row.nextn_loaded
 
     def _weight(self, tensor: Tensor, used: Use) -> Weight:
-        sizes = {shape: device_size(tensor, shape) for shape in self.shapes}
-        on_gpu, host = gpu_supports(used.op, tensor, self.model), self.host_buffer_of(tensor, used.op)
-        return Weight(tensor, used, on_gpu, host, pad(tensor.n_bytes, CPU_ALIGNMENT), sizes)
+        sizes = {t: device_size(tensor, t) for t in self.traits if gpu_supports(used.op, tensor, self.model, t.rules)}
+        host, host_bytes = self.host_buffer_of(tensor, used.op), pad(tensor.n_bytes, CPU_ALIGNMENT)
+        return Weight(tensor, used, host, host_bytes, sizes, len(sizes) == len(self.traits))
 
     def host_buffer_of(self, tensor: Tensor, op: str) -> str:
         """make_cpu_buft_list: pinned memory of the first GPU if that GPU can do the operation, repacked, plain."""
-        if self.host_buffer != HOST and gpu_supports(op, tensor, self.model):
+        rules = self.host_rules
+        if self.host_buffer != HOST and rules is not None and gpu_supports(op, tensor, self.model, rules):
             return self.host_buffer
         return REPACKED if cpu_repacks(op, tensor, self.cpu) else HOST
 
@@ -115,23 +130,22 @@ class WeightTable:
         return {il: self._sum(weights) for il, weights in self.by_layer.items()}
 
     def _sum(self, weights: Sequence[Weight]) -> LayerSums:
-        device = dict.fromkeys(self.shapes, 0)
-        left: dict[str, int] = {}
+        device = dict.fromkeys(self.traits, 0)
+        left: dict[Traits, dict[str, int]] = {t: {} for t in self.traits}
         host: dict[str, int] = {}
         for w in weights:
             host[w.host] = host.get(w.host, 0) + w.host_bytes
-            if not w.on_gpu:
-                left[w.host] = left.get(w.host, 0) + w.host_bytes
-                continue
-            for shape, n_bytes in w.device_bytes.items():
-                device[shape] += n_bytes
+            for t in self.traits:
+                if t in w.device_bytes:
+                    device[t] += w.device_bytes[t]
+                else:
+                    left[t][w.host] = left[t].get(w.host, 0) + w.host_bytes
         return LayerSums(device, left, host)
 
 
-def device_size(tensor: Tensor, shape: tuple[int, int]) -> int:
-    """Bytes in a device's buffer with this alignment and row padding."""
-    alignment, padding = shape
-    return pad(tensor.n_bytes + row_padding_bytes(tensor.type, tensor.shape[0], padding), alignment)
+def device_size(tensor: Tensor, t: Traits) -> int:
+    """Bytes in the buffer of a device with these traits."""
+    return pad(tensor.n_bytes + row_padding_bytes(tensor.type, tensor.shape[0], t.row_padding), t.alignment)
 
 
 class Placed:
@@ -147,9 +161,7 @@ class Placed:
         for target in set(self.moved.values()) - {HOST, *placement.names}:
             raise RefusedError(f"-ot sends weights to {target}, a device that these settings do not use")
         self._moved_layers = _blocks_of(table, self.moved)
-        self._shape = {
-            name: (row.alignment, row.row_padding) for name, row in zip(placement.names, placement.backends, strict=True)
-        }
+        self._traits = {name: traits(row) for name, row in zip(placement.names, placement.backends, strict=True)}
 
     def n_bytes(self) -> dict[str, int]:
         """Bytes of each buffer type that holds some."""
@@ -162,8 +174,9 @@ class Placed:
             if device == HOST:
                 _add(total, sums.host)
             else:
-                total[device] = total.get(device, 0) + sums.device[self._shape[device]]
-                _add(total, sums.left)
+                own = self._traits[device]
+                total[device] = total.get(device, 0) + sums.device[own]
+                _add(total, sums.left[own])
         for name, buffer in self.duplicates():
             tensor = self.model.tensors[name]
             total[buffer] = total.get(buffer, 0) + self._size(tensor, buffer)
@@ -172,12 +185,13 @@ class Placed:
     def _add_each(self, total: dict[str, int], weights: Sequence[Weight]) -> None:
         for weight in weights:
             buffer = self.buffer(weight)
-            shape = self._shape.get(buffer)
-            total[buffer] = total.get(buffer, 0) + (weight.host_bytes if shape is None else weight.device_bytes[shape])
+            own = self._traits.get(buffer)
+            n_bytes = weight.host_bytes if own is None else weight.device_bytes.get(own) or device_size(weight.tensor, own)
+            total[buffer] = total.get(buffer, 0) + n_bytes
 
     def _size(self, tensor: Tensor, buffer: str) -> int:
-        shape = self._shape.get(buffer)
-        return pad(tensor.n_bytes, CPU_ALIGNMENT) if shape is None else device_size(tensor, shape)
+        own = self._traits.get(buffer)
+        return pad(tensor.n_bytes, CPU_ALIGNMENT) if own is None else device_size(tensor, own)
 
     def device(self, il: int) -> str:
         """The device of a block, of the INPUT or of the OUTPUT layer."""
@@ -193,8 +207,11 @@ class Placed:
         target = self.moved.get(tensor.name)
         if target is not None and target != HOST:
             return target
-        if target is None and device != HOST and (weight.on_gpu if weight else gpu_supports(op, tensor, self.model)):
-            return device
+        own = self._traits.get(device)
+        if target is None and own is not None:
+            fits = own in weight.device_bytes if weight else gpu_supports(op, tensor, self.model, own.rules)
+            if fits:
+                return device
         return weight.host if weight else self.table.host_buffer_of(tensor, op)
 
     @cached_property
