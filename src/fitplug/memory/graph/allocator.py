@@ -62,8 +62,7 @@ class DynAllocator:
         block[1] -= size
         if block[1] == 0:
             del chunk.free[best_block]
-        if end > chunk.max_size:
-            chunk.max_size = end
+        chunk.max_size = max(chunk.max_size, end)
         return best_chunk * CHUNK + offset
 
     def _at_an_end(self, size: int) -> tuple[int, int]:
@@ -73,7 +72,7 @@ class DynAllocator:
             if chunk.free:
                 offset, n = chunk.free[-1]
                 reuse = chunk.max_size - offset - size
-                if n >= size and (best < 0 and reuse > best or reuse >= 0 and reuse < best):
+                if n >= size and (best < reuse if best < 0 else 0 <= reuse < best):
                     best, best_chunk, best_block = reuse, c, len(chunk.free) - 1
         if best_chunk < 0:
             last = len(self.chunks) == MAX_CHUNKS - 1

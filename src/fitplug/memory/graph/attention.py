@@ -1,11 +1,12 @@
-"""Attention over each kind of memory (src/llama-graph.cpp, build_attn_mha, build_attn_inp_* and build_attn)."""
+"""Attention over each kind of memory (src/llama-graph.cpp, build_attn_inp_*, build_attn, build_attn_mha)."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.base import FusedNode, GraphBase, Linear
+from fitplug.memory.graph.base import FusedNode, Linear
 from fitplug.memory.graph.caches import KvCache
+from fitplug.memory.graph.qkv import Projections
 from fitplug.memory.graph.tensor import Tensor
 from fitplug.units import pad
 
@@ -68,8 +69,8 @@ class InpAttnCross:
 InpAttn = InpAttnNoCache | InpAttnKv | InpAttnK | InpAttnKvIswa | InpAttnKIswa | InpAttnCross
 
 
-class Attention(GraphBase):
-    """build_qkv, the attention inputs and build_attn."""
+class Attention(Projections):
+    """The attention inputs and build_attn."""
 
     @cached_property
     def attn_soft_cap(self) -> float:
@@ -82,58 +83,8 @@ class Attention(GraphBase):
         if self.arch in ("mpt", "jais"):
             return self.get_float("attention.max_alibi_bias")
         if self.arch == "baichuan":  # the 13B has 40 layers
-            return 8.0 if self.model.n_layer_all == 40 else 0.0  # noqa: PLR2004 - as there
+            return 8.0 if self.model.n_layer_all == 40 else 0.0
         return ALIBI.get(self.arch, 0.0)
-
-    @cached_property
-    def clamp_kqv(self) -> float:
-        """hparams.f_clamp_kqv."""
-        return self.get_float("attention.clamp_kqv") if self.arch in ("dbrx", "mpt", "olmo") else 0.0
-
-    # Projections
-
-    def build_qkv(self, il: int, cur: Tensor, *, reshape: bool = True, heads: tuple[int, ...] = ()) -> tuple[Tensor, Tensor, Tensor]:
-        """llm_graph_context::build_qkv with this layer's attn_qkv, or attn_q, attn_k and attn_v.
-
-        `heads` is (n_embd_head_q, n_head_q, n_embd_head_k, n_head_k, n_embd_head_v, n_head_v) where they are not the layer's own.
-        """
-        layer = self.hparams(il)
-        own = (layer.n_embd_head_k, layer.n_head, layer.n_embd_head_k, layer.n_head_kv, layer.n_embd_head_v, layer.n_head_kv)
-        q, n_q, k, n_k, v, n_v = heads or own
-        shapes = ((q, n_q), (k, n_k), (v, n_v))
-        fused = self.w("attn_qkv", il)
-        if fused.weight is not None:
-            return self._fused_qkv(il, cur, fused, shapes, reshape)
-        out = []
-        for name, (width, n) in zip(("attn_q", "attn_k", "attn_v"), shapes, strict=True):
-            t = self.mm(self.w(name, il), cur)
-            if reshape:
-                if self.clamp_kqv > 0:
-                    t = ggml.clamp(t)
-                t = ggml.reshape(t, width, n, self.n_tokens)
-            out.append(t)
-        return out[0], out[1], out[2]
-
-    def _fused_qkv(
-        self, il: int, cur: Tensor, fused: Linear, shapes: tuple[tuple[int, int], ...], reshape: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.mm(fused, cur)
-        if fused.bias is None:
-            q_b, k_b, v_b = (self.w(name, il).bias for name in ("attn_q", "attn_k", "attn_v"))
-            if q_b is not None and k_b is not None and v_b is not None:
-                qkv = ggml.add(qkv, ggml.concat(ggml.concat(q_b, k_b, 0), v_b, 0))
-        if reshape and self.clamp_kqv > 0:
-            qkv = ggml.clamp(qkv)
-        out, offset, nb1 = [], 0, qkv.nb[1]
-        for width, n in shapes:
-            if reshape:
-                out.append(ggml.view_3d(qkv, width, n, self.n_tokens, width * 4, nb1, offset))
-            else:
-                out.append(ggml.view_2d(qkv, width * n, self.n_tokens, nb1, offset))
-            offset += width * n * 4
-        if not reshape:
-            out = [ggml.cont(t) for t in out]
-        return out[0], out[1], out[2]
 
     # Inputs
 
@@ -399,6 +350,5 @@ def mul_mat_hadamard(cur: Tensor, rot: Tensor) -> Tensor:
 
 def _given(t: Tensor | None) -> Tensor:
     if t is None:
-        raise ValueError("this memory needs the layer's own K and V")  # noqa: EM101, TRY003 - a slip in an architecture file
+        raise ValueError("this memory needs the layer's own K and V")  # a slip in an architecture file
     return t
-

@@ -66,16 +66,16 @@ class GraphBase:
         self._tensors: dict[str, Tensor | None] = {}
         self._linears: dict[tuple[str, int], Linear] = {}
         self._passed_scales = passed(model.architecture)
-        self._pins = params.pin and (params.n_tokens < 32 or params.n_gpu_layers > model.n_layer_all)  # noqa: PLR2004 - as there
+        self._pins = params.pin and (params.n_tokens < 32 or params.n_gpu_layers > model.n_layer_all)
 
     # Numbers of the header
 
     def hparams(self, il: int) -> Layer:
-        """The values that llama_hparams answers for layer `il`: n_head, n_ff, is_swa, …"""
+        """The values that llama_hparams answers for layer `il`: n_head, n_ff, is_swa and so on."""
         return self.model.layers[il]
 
     def hparam(self, name: str, default: int = 0) -> int:
-        """Any other whole number of llama_hparams by its name there: n_lora_q, ssm_d_inner, …"""
+        """Any other whole number of llama_hparams by its name there, such as n_lora_q or ssm_d_inner."""
         return self.model.hparam(name, default)
 
     def get_float(self, key: str, default: float = 0.0) -> float:
@@ -83,7 +83,7 @@ class GraphBase:
         value = self.model.get(key)
         return float(value) if isinstance(value, (int, float)) else default
 
-    def get_bool(self, key: str, default: bool = False) -> bool:  # noqa: FBT001, FBT002 - reads as the C++ it mirrors
+    def get_bool(self, key: str, default: bool = False) -> bool:
         """`{architecture}.{key}` as a truth value."""
         value = self.model.get(key)
         return bool(value) if isinstance(value, (int, float)) else default
@@ -110,7 +110,7 @@ class GraphBase:
     def weight_in(type_: str, shape: Sequence[int], buffer: Buffer) -> Tensor:
         """A weight of this type and shape that lies in `buffer`."""
         n = len(shape)
-        ne = (shape[0] if n else 1, shape[1] if n > 1 else 1, shape[2] if n > 2 else 1, shape[3] if n > 3 else 1)  # noqa: PLR2004 - dimensions
+        ne = (shape[0] if n else 1, shape[1] if n > 1 else 1, shape[2] if n > 2 else 1, shape[3] if n > 3 else 1)
         t = Tensor("NONE", type_, ne, [])
         t.buffer = buffer
         return t
@@ -305,4 +305,3 @@ class GraphBase:
         logits = self.mm(self.output, cur)
         logits.is_output = True
         self.expand(logits)
-

@@ -82,9 +82,7 @@ class KvCache:
         width, heads = self.head_k(il)
         k = self.k(il)
         row = k.nb[1]
-        return ggml.view_4d(
-            k, width, heads, self.n_kv, self.n_stream, ggml.row_size(k.type, width), row, row * self.n_kv
-        )
+        return ggml.view_4d(k, width, heads, self.n_kv, self.n_stream, ggml.row_size(k.type, width), row, row * self.n_kv)
 
     def get_v(self, il: int) -> Tensor:
         """llama_kv_cache::get_v."""
@@ -186,4 +184,4 @@ def cache_buffer(g: GraphBase, il: int) -> Buffer:
     if g.params.offload_kqv:
         return g.layer_buffer(il)
     cpu = len(g.params.backends) - 1
-    return Buffer("CPU", (cpu,), True, False)  # noqa: FBT003 - a record's fields in order
+    return Buffer("CPU", (cpu,), is_host=True, is_weights=False)

@@ -21,17 +21,19 @@ GET_ROWS_TYPES = frozenset((
 ))  # fmt: skip
 SET_ROWS_TYPES = frozenset(("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"))
 FLASH_ATTN_TYPES = frozenset(("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0"))
-VEC_KERNELS = frozenset((("q4_0", "q4_0"), ("q8_0", "q8_0"), ("f16", "f16"), ("bf16", "bf16"), ("f32", "f32"), ("f32", "f16"), ("f16", "f32")))
+VEC_KERNELS = frozenset((
+    ("q4_0", "q4_0"), ("q8_0", "q8_0"), ("f16", "f16"), ("bf16", "bf16"), ("f32", "f32"), ("f32", "f16"), ("f16", "f32"),
+))  # fmt: skip
 """GGML_CUDA_FA_QUANTS as built by default; f32 is read as f16."""
 UNARY = frozenset((
-    "abs", "sgn", "neg", "step", "gelu", "silu", "relu", "sigmoid", "hardsigmoid", "hardswish", "gelu_erf", "gelu_quick", "tanh",
-    "exp", "expm1", "softplus", "elu", "xielu", "floor", "ceil", "round", "trunc",
+    "abs", "sgn", "neg", "step", "gelu", "silu", "relu", "sigmoid", "hardsigmoid", "hardswish", "gelu_erf", "gelu_quick",
+    "tanh", "exp", "expm1", "softplus", "elu", "xielu", "floor", "ceil", "round", "trunc",
 ))  # fmt: skip
 FLOATS = frozenset(("f32", "f16", "bf16"))
 SAME_HEADS = frozenset((40, 64, 72, 80, 96, 112, 128, 256))
 """Flash attention's head sizes with K and V equal."""
 GROUPED_HEADS = {192: (128, 8), 320: (256, 32), 512: (512, 1), 576: (512, 1)}
-"""Head size of K → head size of V, what the ratio of heads must be a multiple of; only with grouped queries."""
+"""Head size of K → that of V, and what the ratio of heads must be a multiple of; only with grouped queries."""
 
 
 class CudaBackend(Backend):
@@ -59,7 +61,8 @@ class CudaBackend(Backend):
         """ggml_backend_cuda_device_supports_op."""
         if not self.alone:
             for src in t.src:
-                if src is not None and src.buffer is not None and not src.buffer.is_host and self.index not in src.buffer.backends:
+                buffer = src.buffer if src is not None else None
+                if buffer is not None and not buffer.is_host and self.index not in buffer.backends:
                     return False
         if t.op == "FLASH_ATTN_EXT":
             return self.flash_attn_kernel(t) is not None

@@ -106,9 +106,7 @@ def top_k_routing(nodes: Sequence[Tensor], at: int, uses: Mapping[int, int]) -> 
         if not _follows(nodes, i + 1, "SQRT", gate):
             return 0
         i += 1
-    elif gate.op == "UNARY" and gate.param != "sigmoid":
-        return 0
-    elif gate.op == "SOFT_MAX" and (gate.src[1] is not None or gate.src[2] is not None):
+    elif not _gates(gate):
         return 0
     probs = nodes[i]
     if not _follows(nodes, i + 1, "RESHAPE", probs):
@@ -131,6 +129,11 @@ def top_k_routing(nodes: Sequence[Tensor], at: int, uses: Mapping[int, int]) -> 
     if not _instantiated(nodes[ids]) or not fusible(nodes[at:i], {ids - at, i - 1 - at}, uses):
         return 0
     return i - at
+
+
+def _gates(node: Tensor) -> bool:
+    """A sigmoid, or a softmax without mask and sinks."""
+    return node.param == "sigmoid" if node.op == "UNARY" else node.src[1] is None and node.src[2] is None
 
 
 def _norm_length(nodes: Sequence[Tensor], i: int) -> int:

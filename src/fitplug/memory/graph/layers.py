@@ -1,8 +1,9 @@
 """Which layers of a model must be built: those after which nothing new can happen.
 
-Layers that are equal in everything that sizes depend on lay out the same tensors in the same order. Once the allocator stands, at the
-start of a repetition, exactly where it stood at the start of an earlier one, all further repetitions only repeat: leaving some
-out changes no high-water mark. So a run of repetitions is cut to a few, and `repeats` says whether the state did repeat.
+Layers that are equal in everything that sizes depend on lay out the same tensors in the same order. Once the allocator
+stands, at the start of a repetition, exactly where it stood at the start of an earlier one, all further repetitions only
+repeat: leaving some out changes no high-water mark. So a run of repetitions is cut to a few, and `repeats` says whether the
+state did repeat.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from fitplug.memory.graph.params import GraphParams
 
 ATTEMPTS = (4, 9, 0)
-"""Repetitions kept of a run, at least, until the state repeats; 0 keeps them all. The first ones mostly differ, since inputs are
-copied in and the residual finds its place, then two or three places for it take turns.
+"""Repetitions kept of a run, at least, until the state repeats; 0 keeps them all.
+
+The first ones mostly differ, since inputs are copied in and the residual finds its place; then two or three places for it
+take turns.
 """
 LONGEST = 12
 """Longest pattern of layers that is looked for."""

@@ -1,7 +1,8 @@
-"""ggml's operations, under ggml's names without the prefix and with its arguments in its order (ggml/src/ggml.c).
+"""The table of ggml's operations, under ggml's names without the prefix, with its arguments in its order (ggml/src/ggml.c).
 
-What changes neither a shape nor whether a backend can compute it (scales, epsilons, frequencies) is left out, so `ggml_rope_ext(ctx,
-a, pos, c, n_rot, …)` is `rope_ext(a, pos, c)` and `ggml_scale(ctx, a, s)` is `scale(a)`. Import the module as `ggml`.
+What changes neither a shape nor whether a backend can compute it (scales, epsilons, frequencies) is left out, so
+`ggml_rope_ext(ctx, a, pos, c, n_rot, …)` is `rope_ext(a, pos, c)` and `ggml_scale(ctx, a, s)` is `scale(a)`. Import the
+module as `ggml`.
 """
 
 from fitplug.memory.graph.tensor import (
@@ -393,9 +394,7 @@ def view_3d(a: Tensor, ne0: int, ne1: int, ne2: int, nb1: int, nb2: int, offset:
     return Tensor("VIEW", a.type, (ne0, ne1, ne2, 1), [a], (BLOCKS[a.type][1], nb1, nb2, nb2 * ne2), a, offset)
 
 
-def view_4d(
-    a: Tensor, ne0: int, ne1: int, ne2: int, ne3: int, nb1: int, nb2: int, nb3: int, offset: int = 0
-) -> Tensor:
+def view_4d(a: Tensor, ne0: int, ne1: int, ne2: int, ne3: int, nb1: int, nb2: int, nb3: int, offset: int = 0) -> Tensor:
     """ggml_view_4d."""
     return Tensor("VIEW", a.type, (ne0, ne1, ne2, ne3), [a], (BLOCKS[a.type][1], nb1, nb2, nb3), a, offset)
 
@@ -590,4 +589,4 @@ def dsv4_hc_comb(mixes: Tensor, scale_: Tensor, base: Tensor) -> Tensor:
 
 def _padded(ne: "tuple[int, ...] | list[int]") -> Shape:
     n = len(ne)
-    return (ne[0], ne[1] if n > 1 else 1, ne[2] if n > 2 else 1, ne[3] if n > 3 else 1)  # noqa: PLR2004 - dimensions
+    return (ne[0], ne[1] if n > 1 else 1, ne[2] if n > 2 else 1, ne[3] if n > 3 else 1)

@@ -1,4 +1,7 @@
-"""Which backend computes what, where the graph is split, what is copied (ggml/src/ggml-backend.cpp, ggml_backend_sched_split_graph)."""
+"""Which backend computes what, where the graph is split, what is copied.
+
+ggml/src/ggml-backend.cpp, ggml_backend_sched_split_graph.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -129,7 +132,8 @@ class Scheduler:
         for b, backend in enumerate(self.backends):
             if backend.supports_op(node):
                 n = sum(
-                    src is not None and (src.backend != -1 or _view_backend(src) != -1) and self._reads(src, b) for src in node.src
+                    src is not None and (src.backend != -1 or _view_backend(src) != -1) and self._reads(src, b)
+                    for src in node.src
                 )
                 if n > best:
                     best, node.backend = n, b
@@ -176,9 +180,10 @@ class Scheduler:
     def _needs_new_split(self, node: Tensor, current: int) -> bool:
         """A weight that must be copied starts a split, so that the memory of the last one's is free again."""
         for src in node.src:
-            if src is not None and src.buffer is not None and src.buffer.is_weights:
-                if src.backend != current and not self._reads(src, current):
-                    return True
+            if src is None or src.buffer is None or not src.buffer.is_weights:
+                continue
+            if src.backend != current and not self._reads(src, current):
+                return True
         return False
 
     def _copy(self, src: Tensor, backend: int, split: Split) -> Tensor:

@@ -37,8 +37,8 @@ class Tensor:
     """`ggml_tensor` without data. `op` is "NONE" for what is not computed: inputs, weights, caches."""
 
     __slots__ = (
-        "addr", "allocated", "alloc_bytes", "backend", "buffer", "buffer_id", "copies", "is_input", "is_output", "n_bytes", "n_children",
-        "n_views", "nb", "ne", "op", "param", "seen", "src", "type", "view_offs", "view_src",
+        "addr", "alloc_bytes", "allocated", "backend", "buffer", "buffer_id", "copies", "is_input", "is_output", "n_bytes",
+        "n_children", "n_views", "nb", "ne", "op", "param", "seen", "src", "type", "view_offs", "view_src",
     )  # fmt: skip
 
     op: str

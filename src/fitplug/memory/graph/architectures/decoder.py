@@ -1,6 +1,6 @@
 """The ordinary decoder: embeddings, then norm, attention, add, norm, feed-forward, add, then logits; and what may be different.
 
-A `Decoder` row says what is different about one architecture (src/models/NAME.cpp). Biases, scales, experts, shared experts and tied
+A `Decoder` row says what is different about one architecture (src/models/NAME.cpp). Biases, scales, shared experts and tied
 outputs need no field: they are there when the file has their tensors.
 """
 

@@ -110,13 +110,15 @@ ROWS: dict[str, Decoder] = {
     "mellum": QWEN3._replace(moe=Moe(scale_key=True)),
     "maple": QWEN3._replace(rope="windowed", attn_output_bias=False, moe=Moe()),
     "hy_v3": Decoder(qk_norm="heads", rope_factors=True, moe=HEADER_EXPERTS, rows_late=True, rows_after_norm=True),
-    "mimo2": Decoder(qkv_bare=True, sinks=True, attn_output_bias=False, attn_value_scale=True, moe=Moe(gating=SIGMOID, scale_key=True)),
+    "mimo2": Decoder(
+        qkv_bare=True, sinks=True, attn_output_bias=False, attn_value_scale=True, moe=Moe(gating=SIGMOID, scale_key=True),
+    ),
 }  # fmt: skip
 
 MODULES: dict[str, str] = {
-    "llama4": "llama4", "deci": "deci", "grok": "grok", "openelm": "openelm", "arctic": "arctic", "smallthinker": "smallthinker",
-    "grovemoe": "grovemoe", "afmoe": "gated", "laguna": "gated", "cohere2moe": "cohere2moe", "minicpm3": "low_rank",
-    "plm": "low_rank",
+    "llama4": "llama4", "deci": "deci", "grok": "grok", "openelm": "openelm", "arctic": "arctic",
+    "smallthinker": "smallthinker", "grovemoe": "grovemoe", "afmoe": "gated", "laguna": "gated", "cohere2moe": "cohere2moe",
+    "minicpm3": "low_rank", "plm": "low_rank",
 }  # fmt: skip
 """Decoders of this family with a graph of their own: architecture → module."""
 
