@@ -80,13 +80,25 @@ class Backend(NamedTuple):
     flash_attn: str = "any"
     """Which head sizes its flash attention takes: a rule of `memory.flash_attention`."""
     weights: WeightRules = _CUDA
+    compute_proven: bool = False
+    """Its compute buffers have been held to llama.cpp's own answers, to the byte. The others' graphs are laid out by the same
+    allocator, but what they reorder, fuse or cannot compute is not simulated."""
     source: str = ""
 
 
 BACKENDS = {
     row.name: row
     for row in (
-        Backend("cuda", "CUDA", 128, 512, "CUDA_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
+        Backend(
+            "cuda",
+            "CUDA",
+            128,
+            512,
+            "CUDA_Host",
+            flash_attn="cuda",
+            compute_proven=True,
+            source="ggml/src/ggml-cuda/ggml-cuda.cu",
+        ),
         Backend("rocm", "ROCm", 128, 512, "ROCm_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
         Backend("musa", "MUSA", 128, 512, "MUSA_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
         Backend("metal", "MTL", 32, weights=_METAL, source="ggml/src/ggml-metal/ggml-metal.cpp"),

@@ -58,8 +58,11 @@ class ComputeEstimator:
         sizes = self.sizes(placement, placed, resolved, settings)
         names = [*placement.names, HOST]
         buffers = [*placement.names, placement.host_buffer]
+        # where one device's part of the graph is only modelled, the splits between all of them are
+        proven = all(traits.compute_proven for traits in placement.backends)
+        basis = Basis.EXACT if proven else Basis.MODELLED
         return [
-            Part(name, Kind.COMPUTE, n, Basis.EXACT, "graph allocator", buffer if buffer != name else "")
+            Part(name, Kind.COMPUTE, n, basis, "graph allocator", buffer if buffer != name else "")
             for name, buffer, n in zip(names, buffers, sizes, strict=True)
             if n
         ]
