@@ -80,7 +80,7 @@ class Estimator:
         """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""
         try:
             return self._graphs.flash_attn_stays_on(placement, self.placed(placement, settings), resolved, settings)
-        except (UnknownGraph, ModuleNotFoundError):  # a graph that is listed and not there yet
+        except UnknownGraph:
             return auto_stays_on(self.model, placement, resolved)
 
     def _compute(self, placement: Placement, resolved: Resolved, settings: Settings) -> list[Part]:
@@ -91,7 +91,7 @@ class Estimator:
             return tensor_split.compute_parts(closed, placement)
         try:
             return self._graphs.parts(placement, placed, resolved, settings)
-        except (UnknownGraph, ModuleNotFoundError):  # a graph that is listed and not there yet
+        except UnknownGraph:
             return closed_parts(self.model, placement, resolved, settings, placed, size)
 
     @cached_property
