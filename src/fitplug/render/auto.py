@@ -19,9 +19,10 @@ def show(plan: Plan, export: Export) -> None:
 def page(plan: Plan, export: Export) -> Sequence[Block]:
     """The verdict, each device, the settings, the command, why, and what else there is."""
     estimate, machine, model = plan.estimate, plan.machine, plan.model
-    notes = [one_line(note) for note in (*model.assumptions, *estimate.notes, *export.notes, *machine.notes)]
     pairs = settings_pairs(estimate, machine, model)
     speed = speed_words(plan.speed)
+    basis = [f"speed: {plan.speed.basis}"] if plan.speed and speed and plan.speed.basis else []
+    notes = [one_line(note) for note in (*model.assumptions, *estimate.notes, *export.notes, *machine.notes, *basis)]
     blocks: list[Block] = [title(model), verdict(plan), bars(estimate, machine)]
     blocks.append(Pairs(pairs.heading, [*pairs.pairs, ("speed", speed)] if speed else pairs.pairs))
     blocks += command_blocks(export) if plan.fits else ()
@@ -70,7 +71,7 @@ def speed_words(speed: Speed | None) -> str:
         for value, what in ((speed.generation, "written"), (speed.prompt, "read"))
         if value is not None
     ]
-    return ", ".join(parts) + (f" ({one_line(speed.basis)})" if parts and speed.basis else "")
+    return ", ".join(parts)
 
 
 def range_words(value: Range) -> str:
