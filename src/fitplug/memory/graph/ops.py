@@ -278,6 +278,11 @@ def rope_ext_inplace(a: Tensor, pos: Tensor, freq_factors: Tensor | None = None)
     return _onto("ROPE", a, [a, pos, freq_factors])
 
 
+def rope_ext_back(a: Tensor, pos: Tensor, freq_factors: Tensor | None = None) -> Tensor:
+    """ggml_rope_ext_back."""
+    return Tensor("ROPE_BACK", a.type, a.ne, [a, pos, freq_factors])
+
+
 def arange(n: int) -> Tensor:
     """ggml_arange; `n` is the number of steps."""
     return Tensor("ARANGE", "f32", (n, 1, 1, 1), [])

@@ -7,6 +7,8 @@ MODULES: dict[str, str] = {
     **dict.fromkeys(("deepseek32", "glm-dsa", "dots3note"), "sparse_latent"),
     "hy_v4": "hy_v4",
     "minimax-m3": "minimax_m3",
+    "deepseek4": "deepseek4",
+    **dict.fromkeys(("t5", "t5encoder"), "t5"),
     **dict.fromkeys(("spark2_5", "step35", "muse-glimmer"), "gated_heads"),
     "talkie": "talkie",
     "nanbeige": "nanbeige",

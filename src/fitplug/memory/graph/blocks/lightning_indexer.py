@@ -1,5 +1,7 @@
-"""Latent attention to the cells that a lightning indexer picks (src/llama-graph.cpp, build_attn for llm_graph_input_attn_k_dsa; the
-indexer itself is drawn by each model: src/models/deepseek32.cpp, glm-dsa.cpp, dots3note.cpp, hy-v4.cpp).
+"""Latent attention to the cells that a lightning indexer picks.
+
+build_attn for llm_graph_input_attn_k_dsa (src/llama-graph.cpp); the indexer is drawn by each model (src/models/deepseek32.cpp,
+glm-dsa.cpp, dots3note.cpp, hy-v4.cpp), in all of them alike.
 """
 
 from typing import NamedTuple
@@ -12,7 +14,7 @@ from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.tensor import Tensor
 
 ROTATED = frozenset(("deepseek32", "deepseek4", "glm-dsa", "dots3note"))
-"""Architectures whose indexer keys are always turned by a Hadamard matrix (src/llama-kv-cache.cpp, llama_kv_cache::llama_kv_cache)."""
+"""Architectures whose indexer keys are always turned by a Hadamard matrix (llama_kv_cache's constructor)."""
 
 
 class InpAttnKDsa(NamedTuple):
@@ -51,17 +53,17 @@ def build_top_k(g: GraphContext, inp: InpAttnKDsa, cur: Tensor, qr: Tensor, inp_
     g.expand(cache.cpy_k(k, inp.lid.k_idxs, il))
 
     weights = ggml.mul_mat(g.needed("indexer.proj", il), cur)
-    return best_cells(g, q, cache.get_k(il), ggml.scale(_per_stream(weights, 1, cache.n_stream)), inp.lid.kq_mask, il)
+    return best_cells(g, q, cache.get_k(il), ggml.scale(per_stream(weights, 1, cache.n_stream)), inp.lid.kq_mask, il)
 
 
 def best_cells(g: GraphContext, q: Tensor, k: Tensor, weights: Tensor, mask: Tensor, il: int) -> Tensor:
     """Scores and the best of them; `q` is split into the streams of `k`, `weights` are already."""
-    score = ggml.lightning_indexer(_per_stream(q, 2, k.ne[3]), k, weights, mask)
+    score = ggml.lightning_indexer(per_stream(q, 2, k.ne[3]), k, weights, mask)
     g.fused_nodes.append(FusedNode("lightning_indexer", score, il))
     return ggml.cont(ggml.top_k(score, min(score.ne[0], g.hparam("indexer_top_k"))))
 
 
-def _per_stream(t: Tensor, dim: int, n_stream: int) -> Tensor:
+def per_stream(t: Tensor, dim: int, n_stream: int) -> Tensor:
     """Dimension `dim`, which counts tokens, split into streams that lie in the last dimension."""
     ne, nb = list(t.ne), list(t.nb)
     ne[dim], ne[3] = ne[dim] // n_stream, n_stream
