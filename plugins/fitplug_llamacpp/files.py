@@ -15,6 +15,7 @@ from fitplug_llamacpp.command import flags, variables
 from fitplug_llamacpp.model import model_words
 
 _MODEL_VARIABLES = {
+    "--rpc": "LLAMA_ARG_RPC",
     "-m": "LLAMA_ARG_MODEL",
     "-mu": "LLAMA_ARG_MODEL_URL",
     "-hf": "LLAMA_ARG_HF_REPO",

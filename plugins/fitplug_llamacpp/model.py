@@ -18,6 +18,13 @@ class ModelWords(NamedTuple):
 
 
 def model_words(plan: Plan, request: ExportRequest) -> ModelWords:
+    """The servers whose devices the plan uses, then the model."""
+    servers = dict.fromkeys(str(device.extra.get("endpoint")) for device in plan.machine.devices if device.backend == "rpc")
+    model = _model(plan, request)
+    return model._replace(words=("--rpc", ",".join(servers), *model.words)) if servers else model
+
+
+def _model(plan: Plan, request: ExportRequest) -> ModelWords:
     """`-m FILE`, `-mu URL`, or `-hf OWNER/NAME -hff FILE`: exactly the file that was planned for, and no projector unasked."""
     scheme, _, rest = request.model_reference.partition(":")
     notes = ("llama.cpp runs GGUF files: convert the model first, and name that file.",)

@@ -37,6 +37,16 @@ class Detector:
 
 
 @record
+class Remote:
+    """A way to ask other machines for their devices: `--NAME ADDRESS`, repeatable."""
+
+    name: str
+    help: str
+    devices: "Callable[[str], Sequence[Device]]"
+    """An address → the devices there; `NetworkError` where nobody answers."""
+
+
+@record
 class Entry:
     """One file of a repository."""
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 import pluggy
 
-from fitplug.extension import Architecture, Detector, Engine, Exporter, HeaderFormat, Runner, Source
+from fitplug.extension import Architecture, Detector, Engine, Exporter, HeaderFormat, Remote, Runner, Source
 
 GROUP = "fitplug"
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -30,6 +30,12 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 @hookspec
 def fitplug_detectors() -> Iterable[Detector]:
     """Detectors of devices and of the host; run by `fitplug devices` and by every plan for this machine."""
+    return ()
+
+
+@hookspec
+def fitplug_remotes() -> Iterable[Remote]:
+    """Ways to use the devices of other machines, such as `--rpc HOST:PORT`."""
     return ()
 
 

@@ -9,13 +9,14 @@ import pluggy
 from fitplug import hookspecs
 from fitplug.entrypoints import EntryPoint, entry_points
 from fitplug.errors import NotFoundError, PluginError
-from fitplug.extension import Architecture, Detector, Engine, Exporter, HeaderFormat, Runner, Source
+from fitplug.extension import Architecture, Detector, Engine, Exporter, HeaderFormat, Remote, Runner, Source
 from fitplug.record import record
 
 T = TypeVar("T")
 
 _KEYS: dict[str, Callable[[Any], Iterable[str]]] = {
     "detectors": lambda r: (r.name,),
+    "remotes": lambda r: (r.name,),
     "sources": lambda r: (r.scheme,),
     "formats": lambda r: (r.name,),
     "architectures": lambda r: r.names,
@@ -51,6 +52,7 @@ class Registry:
     """Everything that is installed. Built once a run and handed on; there is no global one."""
 
     detectors: Sequence[Registered[Detector]] = ()
+    remotes: Sequence[Registered[Remote]] = ()
     sources: Sequence[Registered[Source]] = ()
     formats: Sequence[Registered[HeaderFormat]] = ()
     architectures: Sequence[Registered[Architecture]] = ()
@@ -70,6 +72,10 @@ class Registry:
     def exporter(self, name: str) -> Exporter:
         """The exporter of that name; `NotFoundError` lists the others."""
         return _find("exporter", self.exporters, name)
+
+    def remote(self, name: str) -> Remote:
+        """The remote of that name; `NotFoundError` lists the others."""
+        return _find("remote", self.remotes, name)
 
     def source(self, scheme: str) -> Source:
         """The source for that scheme; `NotFoundError` lists the others."""

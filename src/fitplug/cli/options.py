@@ -44,6 +44,7 @@ class Target(NamedTuple):
     gpus: tuple[str, ...]
     runner: str
     reserve_bytes: int
+    rpc: tuple[str, ...] = ()
 
 
 class Wish(NamedTuple):
@@ -136,6 +137,8 @@ def target_options(*, reserve: int, runner: str | None = "llama-server") -> Deco
         _target("--machine", metavar="FILE", help="a recorded machine instead of this one (fitplug devices --json)"),
         _target("gpus", "--gpu", multiple=True, metavar="NAME[=FREE_GIB]", shell_complete=complete_cards,
                 help="a card one does not have; may be repeated"),
+        _target("--rpc", multiple=True, metavar="HOST:PORT",
+                help="an rpc-server of llama.cpp whose devices are used too; may be repeated"),
         _target("--runner", metavar="NAME", default=runner or "", shell_complete=complete_runners,
                 help=f"the program that will run it ({runner or 'as RUNNER'})"),
         _target("reserve_bytes", "--reserve", type=Size(), metavar="SIZE", help=f"to leave free on every GPU ({kept})"),
@@ -143,9 +146,18 @@ def target_options(*, reserve: int, runner: str | None = "llama-server") -> Deco
 
     def decorate(function: Callback) -> Callback:
         @wraps(function)
-        def call(*, machine: str | None, gpus: tuple[str, ...], runner: str, reserve_bytes: int | None, **rest: Any) -> Any:
+        def call(
+            *,
+            machine: str | None,
+            gpus: tuple[str, ...],
+            rpc: tuple[str, ...],
+            runner: str,
+            reserve_bytes: int | None,
+            **rest: Any,
+        ) -> Any:
             asked = reserve if reserve_bytes is None else reserve_bytes
-            return function(target=Target(machine, gpus, runner, asked), **rest)
+            servers = tuple(address for words in rpc for address in words.split(",") if address)
+            return function(target=Target(machine, gpus, runner, asked, servers), **rest)
 
         return _decorated(call, options)
 

@@ -43,13 +43,18 @@ def read_model(reference: str, registry: Registry) -> "Model":
 
 
 def find_machine(target: Target, registry: Registry) -> "Machine":
-    """The recorded machine, or this one; with the cards of --gpu in place of its own."""
+    """The recorded machine, or this one; with the cards of --gpu in place of its own, and those of --rpc."""
     machine = read_machine_file(target.machine, registry) if target.machine is not None else detect_machine(registry)
-    if not target.gpus:
-        return machine
-    from fitplug.machine.imagined import imagined_machine
+    if target.gpus:
+        from fitplug.machine.imagined import imagined_machine
 
-    return imagined_machine(target.gpus, machine.host)
+        machine = imagined_machine(target.gpus, machine.host)
+    if target.rpc:
+        remote = registry.remote("rpc")
+        with waiting(f"asking {', '.join(target.rpc)}"):
+            theirs = [device for address in target.rpc for device in remote.devices(address)]
+        machine = replace(machine, devices=(*theirs, *machine.devices))  # as llama_prepare_model_devices has them: RPC first
+    return machine
 
 
 def detect_machine(registry: Registry) -> "Machine":

@@ -108,7 +108,7 @@ BACKENDS = {
         ),
         Backend("sycl", "SYCL", 128, 512, "SYCL_Host", split_rows=True, source="ggml/src/ggml-sycl/ggml-sycl.cpp"),
         # A server answers with its own backend's figures; those of CUDA are supposed.
-        Backend("rpc", "RPC", 128, 512, asynchronous=False, events=False, source="ggml/src/ggml-rpc/ggml-rpc.cpp"),
+        Backend("rpc", "RPC", 128, 512, source="ggml/src/ggml-rpc/ggml-rpc.cpp"),
         Backend("opencl", "GPUOpenCL", 128, asynchronous=False, events=False, source="ggml/src/ggml-opencl/ggml-opencl.cpp"),
         Backend("cann", "CANN", 128, 0, "CANN_Host", asynchronous=False, source="ggml/src/ggml-cann/ggml-cann.cpp"),
     )
@@ -120,10 +120,17 @@ def backend(device: Device) -> Backend:
     """The device's row; a backend that nobody knows is supposed to be like Vulkan without its limit."""
     known = BACKENDS.get(device.backend)
     row = known or Backend(device.backend, device.backend.upper(), 128)
-    alignment = device.extra.get("alignment")
-    if isinstance(alignment, int) and not isinstance(alignment, bool) and 1 <= alignment <= 1 << 16:
-        return row._replace(alignment=alignment)
-    return row
+    told = device.extra
+    return row._replace(
+        alignment=_within(told.get("alignment"), 1, 1 << 16) or row.alignment,
+        row_padding=row.row_padding if "row_padding" not in told else _within(told["row_padding"], 0, 1 << 12) or 0,
+        max_buffer_bytes=_within(told.get("max_buffer_bytes"), 1 << 20, 1 << 62) or row.max_buffer_bytes,
+    )
+
+
+def _within(value: object, least: int, most: int) -> int | None:
+    """A whole number that a device says of itself (an RPC server does), if it is one that can be."""
+    return value if type(value) is int and least <= value <= most else None
 
 
 def ggml_device_names(devices: Sequence[Device]) -> tuple[str, ...]:
@@ -133,14 +140,8 @@ def ggml_device_names(devices: Sequence[Device]) -> tuple[str, ...]:
     for device in devices:
         number = seen.get(device.backend, 0)
         seen[device.backend] = number + 1
-        names.append(f"{backend(device).prefix}{number}{_endpoint(device)}")
+        names.append(f"{backend(device).prefix}{number}")
     return tuple(names)
-
-
-def _endpoint(device: Device) -> str:
-    """RPC devices carry their server's address: RPC0[10.0.0.2:50052]."""
-    endpoint = device.extra.get("endpoint")
-    return f"[{endpoint}]" if device.backend == "rpc" and isinstance(endpoint, str) else ""
 
 
 def find_devices(names: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...]:
