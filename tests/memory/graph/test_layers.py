@@ -11,14 +11,12 @@ patterns = st.lists(st.integers(0, 9), min_size=1, max_size=6, unique=True)
 
 @given(st.lists(st.integers(0, 2), max_size=40), kept)
 def test_kept_layers_are_in_order_and_hold_every_kind(classes, keep):
-    """The first and the last are among them."""
+    """And start with the first."""
     layers = [il for il, _ in shortened(classes, keep)]
 
     assert layers == sorted(set(layers))
     assert {classes[il] for il in layers} == set(classes)
-    assert layers[:1] + layers[-1:] == ([0, len(classes) - 1] if classes else []) or classes[-1] in [
-        classes[i] for i in layers[-12:]
-    ]
+    assert layers[:1] == ([0] if classes else [])
 
 
 @given(patterns, st.integers(1, 60), kept)
@@ -52,7 +50,7 @@ def test_a_window_pattern_is_cut_as_a_whole():
 
 def test_one_of_each_kind():
     """For the bound on the token's graph."""
-    assert [il for il, _ in shortened(list("aabab") + ["last"], 1)] == [0, 2, 5]
+    assert [il for il, _ in shortened([*"aabab", "last"], 1)] == [0, 2, 5]
 
 
 def test_a_state_that_came_before_is_a_proof():

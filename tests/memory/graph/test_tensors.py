@@ -65,7 +65,7 @@ def test_contiguous_above_a_dimension():
 @pytest.mark.parametrize(
     ("t", "type_", "ne"),
     [
-        (lambda a, b: ggml.mul_mat(a, b), "f32", (8, 3, 2, 1)),
+        (ggml.mul_mat, "f32", (8, 3, 2, 1)),
         (lambda a, b: ggml.get_rows(a, ggml.new_input("i32", 5)), "f32", (16, 5, 1, 1)),
         (lambda a, b: ggml.concat(b, b, 1), "f16", (16, 6, 2, 1)),
         (lambda a, b: ggml.pad(b, 1, 2, 3, 4), "f16", (17, 5, 5, 5)),
