@@ -18,9 +18,9 @@ PARTS = ("down", "gate", "up")
 def ledgers(draw, max_layers=24):
     """Layers with three parts each, the output layer last; and the rooms of one to four devices."""
     n = draw(st.integers(1, max_layers))
-    base = draw(st.integers(1, 200))
+    bases = st.sampled_from(draw(st.lists(st.integers(1, 200), min_size=1, max_size=3)))  # windowed layers cost less
     sizes = [draw(st.sampled_from([40, 40, 40, 60])) for _ in range(n)]
-    layers = [LayerCost(base * MIB, dict.fromkeys(PARTS, size * MIB)) for size in sizes]
+    layers = [LayerCost(draw(bases) * MIB, dict.fromkeys(PARTS, size * MIB)) for size in sizes]
     layers.append(LayerCost(draw(st.integers(1, 500)) * MIB, {}))
     rooms = draw(st.lists(st.integers(0, 6000).map(lambda n: n * MIB), min_size=1, max_size=4))
     return layers, rooms, draw(st.booleans())

@@ -9,6 +9,7 @@ from fitplug.planner.climb import Grid
 from fitplug.planner.records import Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trial
+from fitplug.settings import Settings
 from fitplug.units import format_bytes, format_tokens
 
 MOST = 4
@@ -52,10 +53,17 @@ def find_others(question: Question) -> tuple[Other, ...]:
     seen = {question.choice.trial.settings}
     for way in _WAYS[question.choice.where]:
         for other in way(question):
-            if other.trial.fits and other.trial.settings not in seen and len(found) < MOST:
-                seen.add(other.trial.settings)
+            settings = other.trial.settings
+            if other.trial.fits and settings not in seen and len(found) < MOST and _can_be_said(question.search, settings):
+                seen.add(settings)
                 found.append(other)
     return tuple(found)
+
+
+def _can_be_said(search: Search, settings: Settings) -> bool:
+    """The runner has a place for everything that was chosen."""
+    names = search.trials.runner.cannot_express
+    return all(getattr(settings, name) == getattr(search.settings, name) for name in names)
 
 
 def _small_cache(question: Question) -> Iterator[Other]:

@@ -47,6 +47,8 @@ def choose(search: Search, grid: Grid, request: Request) -> Choice | None:
             return found
     if request.given & _PLACING:
         return _as_given(search, grid, request)
+    if "tensor_split" in search.given and len(usable) > 1:
+        return _unsplit(search, grid, usable) or _on_cpu(search, grid)
     return _on_gpus(search, grid, request.goal, usable) or _partly(search, grid, request, usable) or _on_cpu(search, grid)
 
 
@@ -72,6 +74,19 @@ def _on_gpus(search: Search, grid: Grid, goal: Goal, usable: Sequence[int]) -> C
         return None
     n_used = sum(1 for n in trial.counted if n)
     return Choice(trial, "several" if n_used > 1 else "one")
+
+
+def _unsplit(search: Search, grid: Grid, usable: Sequence[int]) -> Choice | None:
+    """For a runner without -ts: one GPU where that is enough, else as many layers as fit as llama.cpp itself divides them."""
+    for d in _fastest(search, usable):
+        alone = search.on_gpus(grid.high, (d,))
+        if alone is not None:
+            return Choice(alone, "one")
+    trial = search.stretch(search.settings, grid)
+    if trial is not None:
+        return Choice(trial, "several")
+    trial = search.most_layers(grid.low)
+    return None if trial is None else Choice(trial, "layers")
 
 
 def without_copies(search: Search, grid: Grid, usable: Sequence[int], *, quick: bool = False) -> Trial | None:
@@ -111,11 +126,12 @@ def _on_cpu(search: Search, grid: Grid) -> Choice | None:
     """Without a GPU, or with one that holds not even a layer: it may still help with long prompts if there is room."""
     settings = replace(search.settings, n_gpu_layers=0)
     alone = replace(settings, devices=())
-    for candidate in (settings, alone) if search.devices else (settings,):
+    may_leave_out = search.devices and "devices" not in search.trials.runner.cannot_express
+    for candidate in (settings, alone) if may_leave_out else (settings,):
         trial = search.stretch(candidate, grid)
         if trial is not None:
             return Choice(trial, "cpu")
-    last = search.trials(replace(alone if search.devices else settings, n_ctx=grid.low))
+    last = search.trials(replace(alone if may_leave_out else settings, n_ctx=grid.low))
     return None if last is None else Choice(last, "cpu")
 
 

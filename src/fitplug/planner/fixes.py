@@ -90,9 +90,10 @@ def _small_cache(search: Search, grid: Grid, request: Request) -> Iterator[str]:
 
 def _smaller_quant(search: Search, request: Request) -> Iterator[str]:
     """The best quant of the same model that fits, by the types that llama-quantize would choose."""
+    room = sum(search.trials.budgets) + search.machine.host.available_bytes
     for ftype in _LADDER:
         smaller = requantised(search.model, ftype)
-        if smaller is None or smaller.n_bytes >= search.model.n_bytes:
+        if smaller is None or smaller.n_bytes >= min(search.model.n_bytes, room):
             continue
         trials = Trials(smaller, search.machine, search.trials.runner, request.reserve_bytes, search.trials.factory)
         try:

@@ -61,6 +61,12 @@ class Layout(NamedTuple):
         """Nothing that could be on a GPU is on the CPU."""
         return self.start == 0 and not self.on_cpu
 
+    def as_prefix(self, layers: Sequence[LayerCost]) -> "Layout":
+        """The same with all parts of the first layers on the CPU, as -ncmoe says it: never more on a GPU."""
+        last = max((i for i, _ in self.on_cpu), default=-1)
+        away = ((i, frozenset(layers[i].parts)) for i in range(self.start, last + 1) if layers[i].parts)
+        return self._replace(on_cpu=tuple(away))
+
     def host_bytes(self, layers: Sequence[LayerCost]) -> int:
         """Weights that stay on the CPU."""
         away = sum(layers[i].parts[name] for i, names in self.on_cpu for name in names)

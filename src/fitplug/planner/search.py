@@ -41,8 +41,15 @@ class Search:
         self, model: Model, trials: Trials, settings: Settings, given: frozenset[str], like: "Search | None" = None
     ) -> None:
         self.machine, self.trials, self.settings = trials.machine, trials, settings
-        self.model, self.given, names = model, given, self.machine.device_names()
-        self.costs = weigh(model, settings, names, movable=not given & {"n_cpu_moe", "overrides"})
+        lacks = frozenset(trials.runner.cannot_express)
+        self.model, self.given, names = model, given | lacks, self.machine.device_names()
+        """What the runner has no place for is left alone like what the user has given."""
+        self.whole_experts = "overrides" in lacks and "overrides" not in given
+        """Only -ncmoe can be said: all experts of the first layers, and no parts of others."""
+        movable = not given & {"n_cpu_moe", "overrides"} and "n_cpu_moe" not in lacks
+        self.costs = weigh(model, settings, names, movable=movable)
+        if self.whole_experts and not self.costs.experts:
+            self.costs = weigh(model, settings, names, movable=False)
         self.devices = tuple(range(len(names)) if settings.devices is None else find_devices(names, settings.devices))
         """The devices that llama.cpp will see, as numbers in the machine; -ts counts these."""
         self._known_caches: dict[int, list[int]] = {}
@@ -72,7 +79,7 @@ class Search:
         for tolerance in (0, _TOLERANCE):
             while (layout := self._propose_whole(n_ctx, use, tolerance)) is not None and layout not in seen:
                 seen.add(layout)
-                trial = self._attempt(layout, n_ctx)
+                trial = self._attempt(layout, n_ctx, use)
                 if trial is None or trial.fits:
                     return trial
         return None
@@ -95,7 +102,7 @@ class Search:
     def _promised(self, n_ctx: int, use: Sequence[int], order: Order) -> float:
         """Weights on the CPU in this order, by the ledger, after it was tried once."""
         layout = self._propose_partly(n_ctx, use, 0, order)
-        if layout is None or self._attempt(layout, n_ctx, order) is None:
+        if layout is None or self._attempt(layout, n_ctx, use, order) is None:
             return inf
         layout = self._propose_partly(n_ctx, use, 0, order)
         return inf if layout is None else layout.host_bytes(self.costs.layers)
@@ -112,7 +119,7 @@ class Search:
                 bonus = self._smallest_part()  # the next step up, to be seen failing
                 continue
             seen.add(layout)
-            trial = self._attempt(layout, n_ctx, order)
+            trial = self._attempt(layout, n_ctx, use, order)
             host_bytes = layout.host_bytes(self.costs.layers)
             if trial is not None and trial.fits_devices and (best is None or host_bytes < best[0]):
                 best, bonus = (host_bytes, trial), 0
@@ -157,7 +164,8 @@ class Search:
 
     def _propose_partly(self, n_ctx: int, use: Sequence[int], bonus: int, order: Order) -> Layout | None:
         rooms = [room + bonus if room >= 0 else room for room in self._rooms(n_ctx, use, whole=False, order=order)]
-        return lay_partly(self._items(n_ctx), rooms, experts=self.costs.experts, order=order)
+        layout = lay_partly(self._items(n_ctx), rooms, experts=self.costs.experts, order=order)
+        return layout.as_prefix(self.costs.layers) if layout is not None and self.whole_experts else layout
 
     def _guess_longest(self, grid: Grid, use: Sequence[int], below: int) -> int:
         low, high = -1, below
@@ -169,16 +177,17 @@ class Search:
                 low = middle
         return low
 
-    def _attempt(self, layout: Layout, n_ctx: int, order: Order = "front") -> Trial | None:
+    def _attempt(self, layout: Layout, n_ctx: int, use: Sequence[int], order: Order = "front") -> Trial | None:
         """Estimate a layout and compare the ledger with it, device by device."""
         settings = self._written(layout, n_ctx)
         trial = self.trials(settings)
         if trial is not None:
             ledger = device_bytes(layout, self._items(n_ctx))
-            kind = self._kind(sum(1 for n in layout.counts if n), order, whole=layout.is_full)
+            kind = self._kind(len(use), order, whole=layout.is_full)
             for d, n_layers, n_bytes in zip(self.devices, layout.counts, ledger, strict=True):
                 if n_layers:
-                    self.surcharge.learn(kind, d, n_ctx, trial.counted[d] - n_bytes)
+                    taken = self.trials.budgets[d] - trial.spare.devices[d]  # overhead above the reserve included
+                    self.surcharge.learn(kind, d, n_ctx, taken - n_bytes)
         return trial
 
     def _written(self, layout: Layout, n_ctx: int) -> Settings:
@@ -202,9 +211,9 @@ class Search:
         kind = self._kind(len(use), order, whole=whole)
         return [max(0, self.trials.budgets[d] - self.surcharge.at(kind, d, n_ctx)) if d in use else -1 for d in self.devices]
 
-    def _kind(self, n_used: int, order: Order, *, whole: bool) -> Kind:
+    def _kind(self, n_devices: int, order: Order, *, whole: bool) -> Kind:
         single_copy = SINGLE_COPY in self.settings.overrides
-        return Kind(several=n_used > 1, whole=whole, single_copy=single_copy, order=order)
+        return Kind(several=n_devices > 1, whole=whole, single_copy=single_copy, order=order)
 
     def _wanted(self, items: Sequence[Item], rooms: Sequence[int]) -> list[float]:
         """Bytes that each device should take: the fastest first, equally fast ones in proportion to their room."""

@@ -102,7 +102,7 @@ class Kind(NamedTuple):
     """What decides the shape of the graph, and with it what a device takes beyond its layers."""
 
     several: bool
-    """More than one GPU is used."""
+    """More than one GPU may be used."""
     whole: bool
     """Nothing is on the CPU; on several GPUs llama.cpp then keeps four copies of what crosses between them
     (ggml/src/ggml-backend.cpp, GGML_SCHED_MAX_COPIES)."""
