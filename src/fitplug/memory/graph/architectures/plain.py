@@ -48,6 +48,8 @@ ROWS: dict[str, Decoder] = {
     "qwen3moe": QWEN3._replace(moe=Moe()),
     "qwen3vl": QWEN3._replace(deepstack="after"),
     "qwen3vlmoe": QWEN3._replace(deepstack="after", moe=Moe()),
+    "qwen3tts": QWEN3._replace(deepstack="after"),
+    "pockettts": CLASSIC._replace(attn_output_bias=False),
     "phi2": CLASSIC._replace(parallel="attn_first", q_scale=True),
     "phi3": PHI3,
     "phimoe": PHI3,
