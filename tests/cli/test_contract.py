@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from fitplug.cli.app import program
+
 from .conftest import gpu
 
 MEMORY_KEYS = {"device", "kind", "model_bytes", "context_bytes", "compute_bytes", "overhead_bytes"}
@@ -14,6 +16,7 @@ MODEL_KEYS = {"architecture", "n_layer", "n_params", "n_bytes", "file_type"}
 @pytest.mark.parametrize(
     "words",
     [["explain", "MODEL"], ["auto", "MODEL"], ["show", "MODEL"], ["show", "MODEL", "--all"], ["devices"], ["plugins"],
+     ["completion", "zsh"],
      ["export", "llama-server", "MODEL"], ["explain", "MODEL", "--gpu", "RTX 4090", "-c", "99999999"]],
 )  # fmt: skip
 def test_every_command_prints_one_json_object_and_nothing_else(run, llama, words):
@@ -22,6 +25,11 @@ def test_every_command_prints_one_json_object_and_nothing_else(run, llama, words
     assert ran.status in (0, 1)
     assert ran.err == ""
     assert ran.json["schema"] == 1
+
+
+@pytest.mark.parametrize("name", list(program.lazy))
+def test_every_command_takes_json(name):
+    assert any("--json" in param.opts for param in program.get_command(None, name).params)
 
 
 def test_explain_holds_the_contracts_keys(run, llama, machine_file):

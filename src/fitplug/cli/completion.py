@@ -6,6 +6,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from fitplug.cli.command import Command
+from fitplug.cli.options import json_option
 from fitplug.cli.values import Choice
 from fitplug.errors import FitplugError, NotFoundError
 
@@ -22,14 +23,20 @@ _MAX_CARDS = 50
     ),
 )
 @click.argument("shell", type=Choice(_SHELLS), metavar="|".join(_SHELLS))
-def command(*, shell: str) -> int:
+@json_option
+def command(*, shell: str, as_json: bool) -> int:
     """Print the script that completes fitplug's words in your shell."""
     from fitplug.cli.app import program
 
     kind = get_completion_class(shell)
     if kind is None:
         raise NotFoundError(f"no completion for {shell}")
-    print(kind(program, {}, "fitplug", "_FITPLUG_COMPLETE").source())
+    script = kind(program, {}, "fitplug", "_FITPLUG_COMPLETE").source()
+    if as_json:
+        from fitplug.render.json import dump
+
+        script = dump({"shell": shell, "script": script})
+    print(script)
     return 0
 
 
