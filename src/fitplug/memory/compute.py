@@ -5,7 +5,7 @@ for one set of settings and answers the larger of what they take, per device.
 """
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -40,6 +40,7 @@ class ComputeEstimator:
         self.model, self.machine, self.runner, self.shorten = model, machine, runner, shorten
         self._blocks: Blocks | None = None
         self._backends: dict[object, tuple[Backend, ...]] = {}
+        self._weights: tuple[object, Mapping[str, Buffer]] | None = None
         self._flash_attn: dict[object, bool] = {}
 
     @property
@@ -127,6 +128,15 @@ class ComputeEstimator:
         """What all graphs of one set of settings share."""
         return ParamsFor(self, placement, placed, resolved, settings)
 
+    def buffers_of(
+        self, placed: Placed, placement: Placement, settings: Settings, make: Callable[[Placed], Mapping[str, Buffer]]
+    ) -> Mapping[str, Buffer]:
+        """Where each weight lies; the last answer is kept, since searches change other things more often."""
+        key = (placement.names, placement.layer_devices, settings.n_cpu_moe, settings.overrides)
+        if self._weights is None or self._weights[0] != key:
+            self._weights = (key, make(placed))
+        return self._weights[1]
+
     def backends(self, placement: Placement) -> tuple[Backend, ...]:
         """The scheduler's backends: the devices, then the CPU."""
         key = (tuple(placement.names), placement.host_buffer)
@@ -174,7 +184,7 @@ class ParamsFor:
     ) -> None:
         self._estimator, self._placement, self._resolved, self._settings = estimator, placement, resolved, settings
         self.backends = estimator.backends(placement)
-        self.weights = self._buffers(placed)
+        self.weights = estimator.buffers_of(placed, placement, settings, self._buffers)
         self.layer_backends = [placement.index(name) for name in placement.layer_devices]
         self.output = self._buffer(placed.output_buffer or HOST)
         self.fused: Mapping[str, bool] = {}

@@ -121,10 +121,6 @@ class GraphAllocator:
     def reserve(self, schedule: Schedule) -> list[int]:
         """Bytes of each backend's buffer (ggml_gallocr_reserve_n_size)."""
         nodes, ids = schedule.nodes, schedule.node_backends
-        for leaf in schedule.leafs:
-            _forget(leaf)
-        for node in nodes:
-            _forget(node)
         for leaf, backend in zip(schedule.leafs, schedule.leaf_backends, strict=True):
             self._allocate(leaf, backend)
         self._count(nodes, ids)
@@ -145,20 +141,17 @@ class GraphAllocator:
                         self._allocate(src, backend)
 
     def _run(self, nodes: list[Tensor], ids: list[int], marks: Sequence[tuple[int, int]]) -> None:
-        """Allocate in order, free what nobody reads any more."""
+        """Allocate in order, free what nobody reads any more. Leafs are allocated already, so every source is."""
         marked = dict(marks)
         for i, (node, backend) in enumerate(zip(nodes, ids, strict=True)):
             if i in marked:
                 self.states.append((marked[i], tuple(a.state() for a in self.allocators)))
-            for src in node.src:
-                if src is not None and not src.allocated and src.view_src is None and src.buffer is None:
-                    self._allocate(src, backend)
             if not node.allocated and node.view_src is None:
                 self._allocate(node, backend)
             for src in node.src:
                 if src is not None:
                     src.n_children -= 1
-                    if src.n_children == 0 and src.n_views == 0:
+                    if src.n_children == 0 and src.n_views == 0 and src.buffer is None:
                         self._release(src)
 
     def _release(self, t: Tensor) -> None:
@@ -215,9 +208,3 @@ class GraphAllocator:
         t.alloc_bytes = size
         if parent.alloc_bytes > size:
             allocator.free(t.addr + size, parent.alloc_bytes - size)
-
-
-def _forget(t: Tensor) -> None:
-    """No readers yet; what the graph does not own is never allocated by it. Also for sources that are no nodes."""
-    t.n_children = t.n_views = 0
-    t.allocated = False

@@ -1,6 +1,7 @@
 """What the allocator and the scheduler must know of a ggml backend."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from fitplug.memory.graph.tensor import Tensor, nbytes
 
@@ -18,7 +19,7 @@ class Backend:
     alignment = 32
     uses_host_memory = False
     """Can read and write the host's buffers in place: the CPU, and GPUs that share its memory."""
-    reorders = False
+    fuses = False
     """Has a graph_optimize of its own."""
     max_size = 1 << 62
     """Longest single buffer (ggml_backend_buft_get_max_size)."""
@@ -35,8 +36,28 @@ class Backend:
         """Whether it computes this operation although the weight lies in host memory (ggml_backend_offload_op)."""
         return False
 
-    def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: Mapping[int, int], keep: KeepAlive) -> None:
+    def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: "Uses", keep: KeepAlive) -> None:
         """Ask for tensors to stay alive that a fused kernel still reads (ggml_backend_graph_optimize).
 
-        `nodes` are one split's, `after` is the node that follows it, `uses` counts each tensor's readers by id.
+        `nodes` are one split's, `after` is the node that follows it.
         """
+
+
+class Uses:
+    """How often each tensor of a graph is a source (ggml_cgraph::use_counts); counted when somebody asks."""
+
+    def __init__(self, nodes: Sequence[Tensor]) -> None:
+        self._nodes = nodes
+
+    def of(self, t: Tensor) -> int:
+        """Readers of `t`."""
+        return self._counts.get(id(t), 0)
+
+    @cached_property
+    def _counts(self) -> dict[int, int]:
+        counts: dict[int, int] = {}
+        for node in self._nodes:
+            for src in node.src:
+                if src is not None:
+                    counts[id(src)] = counts.get(id(src), 0) + 1
+        return counts

@@ -1,6 +1,6 @@
 """The common part of a graph under construction: weights by name, inputs, norms, products (src/llama-graph.cpp)."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -122,11 +122,19 @@ class GraphBase:
         """
         linear = self._linears.get((name, il))
         if linear is None:
-            stem = f"blk.{il}.{name}" if il >= 0 else name
-            scale = self.tensor(stem + ".scale") if name in self._passed_scales else None
-            linear = Linear(self.tensor(stem + ".weight"), self.tensor(stem + ".bias"), scale)
-            self._linears[name, il] = linear
+            linear = self._linears[name, il] = self._linear(name, self.params.blocks.linears.get((name, il)))
         return linear
+
+    def _linear(self, name: str, parts: Mapping[str, str] | None) -> Linear:
+        if parts is None:
+            return ABSENT
+        weight, bias = parts.get("weight"), parts.get("bias")
+        scale = parts.get("scale") if name in self._passed_scales else None
+        return Linear(
+            None if weight is None else self.tensor(weight),
+            None if bias is None else self.tensor(bias),
+            None if scale is None else self.tensor(scale),
+        )
 
     def need(self, t: Tensor | None) -> Tensor:
         """A tensor that the architecture cannot do without.

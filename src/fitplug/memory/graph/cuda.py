@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from fitplug.memory.graph import cuda_fusion
-from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend, KeepAlive
+from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend, KeepAlive, Uses
 from fitplug.memory.graph.tensor import BLOCKS, PREC_F32, Tensor, is_contiguous, is_quantized, nbytes, nelements, row_size
 from fitplug.units import pad
 
@@ -40,7 +40,7 @@ class CudaBackend(Backend):
     """One CUDA device."""
 
     alignment = 128
-    reorders = True
+    fuses = True
 
     def __init__(self, name: str, index: int, *, cc: int = 80, integrated: bool = False, alone: bool = True) -> None:
         """`cc` is ten times the compute capability; `alone` is false beside another CUDA device."""
@@ -80,7 +80,7 @@ class CudaBackend(Backend):
             return ne[2] >= OFFLOAD_MIN_BATCH
         return ne[1] * ne[2] * ne[3] >= OFFLOAD_MIN_BATCH
 
-    def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: Mapping[int, int], keep: KeepAlive) -> None:
+    def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: Uses, keep: KeepAlive) -> None:
         """ggml_backend_cuda_graph_optimize."""
         cuda_fusion.keep_alive(nodes, after, uses, keep)
 

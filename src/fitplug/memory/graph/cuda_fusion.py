@@ -1,9 +1,9 @@
 """What CUDA's fused kernels for experts keep alive (ggml/src/ggml-cuda/ggml-cuda.cu, ggml_backend_cuda_graph_optimize)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from fitplug.memory.graph.backends import KeepAlive
+from fitplug.memory.graph.backends import KeepAlive, Uses
 from fitplug.memory.graph.tensor import Tensor, is_contiguous
 
 MAX_REDUCED = 15
@@ -20,7 +20,7 @@ class Reduction(NamedTuple):
     n_nodes: int
 
 
-def keep_alive(nodes: Sequence[Tensor], after: Tensor | None, uses: Mapping[int, int], keep: KeepAlive) -> None:
+def keep_alive(nodes: Sequence[Tensor], after: Tensor | None, uses: Uses, keep: KeepAlive) -> None:
     """Tell which tensors must outlive their last reader."""
     i, n = 0, len(nodes)
     while i < n:
@@ -45,7 +45,7 @@ def keep_alive(nodes: Sequence[Tensor], after: Tensor | None, uses: Mapping[int,
         i += 1
 
 
-def weighted_reduction(nodes: Sequence[Tensor], at: int, uses: Mapping[int, int]) -> Reduction | None:
+def weighted_reduction(nodes: Sequence[Tensor], at: int, uses: Uses) -> Reduction | None:
     """ggml_cuda_match_moe_weighted_reduction: (experts [* scale]) * weights, then views and sums of all experts."""
     first = nodes[at]
     if first.ne[1] < 2 or first.type != "f32" or not is_contiguous(first):
@@ -98,7 +98,7 @@ def _sums_all(nodes: Sequence[Tensor], weighted: Tensor, n_used: int) -> bool:
     return len(views) == n_used and n_adds == n_used - 1
 
 
-def top_k_routing(nodes: Sequence[Tensor], at: int, uses: Mapping[int, int]) -> int:
+def top_k_routing(nodes: Sequence[Tensor], at: int, uses: Uses) -> int:
     """ggml_cuda_topk_moe_fusion: how many nodes from gating to the experts' weights one kernel computes; 0 if none."""
     i = at
     gate = nodes[i]
@@ -155,7 +155,7 @@ def _instantiated(ids: Tensor) -> bool:
     return (n & (n - 1) == 0 and n <= 512) or n in ODD_EXPERT_COUNTS
 
 
-def fusible(nodes: Sequence[Tensor], outputs: set[int], uses: Mapping[int, int]) -> bool:
+def fusible(nodes: Sequence[Tensor], outputs: set[int], uses: Uses) -> bool:
     """ggml_can_fuse_subgraph: nobody outside reads anything but the outputs."""
     inside = {id(node) for node in nodes}
     for i, node in enumerate(nodes):
@@ -163,7 +163,7 @@ def fusible(nodes: Sequence[Tensor], outputs: set[int], uses: Mapping[int, int])
             continue
         if node.is_output:
             return False
-        if sum(src is node for other in nodes[i + 1 :] for src in other.src) != uses.get(id(node), 0):
+        if sum(src is node for other in nodes[i + 1 :] for src in other.src) != uses.of(node):
             return False
         owner = node.view_src
         if owner is not None and id(owner) not in inside and (owner.buffer is None or not owner.buffer.is_weights):

@@ -21,6 +21,7 @@ ATTEMPTS = (4, 9, 0)
 The first ones mostly differ, since inputs are copied in and the residual finds its place; then two or three places for it
 take turns.
 """
+LONGEST_NUMBER = 6
 LONGEST = 12
 """Longest pattern of layers that is looked for."""
 
@@ -31,15 +32,27 @@ class Blocks:
     def __init__(self, model: Model) -> None:
         self.tensors: dict[int, list[Tensor]] = {}
         """Of each block."""
+        self.linears: dict[tuple[str, int], dict[str, str]] = {}
+        """(name, block), with -1 for none → "weight", "bias" or "scale" → the tensor's whole name."""
         names: dict[int, list[Hashable]] = {}
         for name, tensor in model.header.tensors.items():
-            if name.startswith("blk."):
-                il, _, rest = name[4:].partition(".")
-                if il.isdecimal() and len(il) < 6:
-                    self.tensors.setdefault(int(il), []).append(tensor)
-                    names.setdefault(int(il), []).append((rest, tensor.shape))
+            il, rest = _numbered_name(name)
+            base, _, part = rest.rpartition(".")
+            self.linears.setdefault((base, il), {})[part] = name
+            if il >= 0:
+                self.tensors.setdefault(il, []).append(tensor)
+                names.setdefault(il, []).append((rest, tensor.shape))
         self.kinds = _numbered((layer[1:], tuple(names.get(layer.il, ()))) for layer in model.layers)
         """Numbers of blocks with equal numbers of the header, names and shapes."""
+
+
+def _numbered_name(name: str) -> tuple[int, str]:
+    """blk.7.attn_q.weight → (7, attn_q.weight)."""
+    if name.startswith("blk."):
+        il, _, rest = name[4:].partition(".")
+        if il.isdecimal() and len(il) < LONGEST_NUMBER:
+            return int(il), rest
+    return -1, name
 
 
 def _numbered(keys: Iterable[Hashable]) -> list[int]:

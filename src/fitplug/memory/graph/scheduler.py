@@ -6,7 +6,7 @@ ggml/src/ggml-backend.cpp, ggml_backend_sched_split_graph.
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from fitplug.memory.graph.backends import Backend
+from fitplug.memory.graph.backends import Backend, Uses
 from fitplug.memory.graph.build import Graph
 from fitplug.memory.graph.tensor import VIEW_OPS, Tensor
 
@@ -16,6 +16,10 @@ MAX_SRC = 10
 """GGML_MAX_SRC."""
 NOT_LED_BY_WEIGHTS = frozenset(("ROPE", "FLASH_ATTN_EXT"))
 """Operations whose weights (frequencies, sinks) are too small to decide where they run."""
+
+
+SHORTEST_FUSION = 4
+"""Fewer nodes than this no fused kernel takes that keeps anything alive."""
 
 
 class Split(NamedTuple):
@@ -72,10 +76,11 @@ class Scheduler:
             if node.backend == -1:
                 node.backend = self._from_current(node)
         work = [node for node in graph.nodes if node.op not in VIEW_OPS]
-        self._spread(work, skip_cpu=True)
-        self._spread(reversed(work), skip_cpu=True)
-        self._spread(work, skip_cpu=False)
-        self._spread(reversed(work), skip_cpu=False)
+        for skip_cpu in (True, False):
+            for order in (work, work[::-1]):
+                self._spread(order, skip_cpu=skip_cpu)
+                if all(node.backend != -1 for node in work):
+                    break
         for node in work:
             if node.backend == -1:
                 self._to_most_inputs(node)
@@ -213,11 +218,12 @@ class Scheduler:
             if not any(t is tensor for t in kept):
                 kept.append(tensor)
 
-        if any(backend.reorders for backend in self.backends):
-            uses = _use_counts(nodes)
-            for split in splits:
+        uses = Uses(nodes)
+        for split in splits:
+            backend = self.backends[split.backend]
+            if backend.fuses and split.end - split.start >= SHORTEST_FUSION:
                 after = nodes[split.end] if split.end < len(nodes) else None
-                self.backends[split.backend].graph_optimize(nodes[split.start : split.end], after, uses, keep)
+                backend.graph_optimize(nodes[split.start : split.end], after, uses, keep)
         return deps
 
     def _ordered(
@@ -266,13 +272,3 @@ class Scheduler:
 
 def _view_backend(t: Tensor) -> int:
     return t.view_src.backend if t.view_src is not None else -1
-
-
-def _use_counts(nodes: list[Tensor]) -> dict[int, int]:
-    """How often each tensor is a source, by id (ggml_cgraph::use_counts)."""
-    uses: dict[int, int] = {}
-    for node in nodes:
-        for src in node.src:
-            if src is not None:
-                uses[id(src)] = uses.get(id(src), 0) + 1
-    return uses

@@ -106,6 +106,8 @@ class Tensor:
         self.buffer = None
         self.is_input = self.is_output = self.seen = False
         self.backend = -1
+        self.n_children = self.n_views = 0
+        self.allocated = False
         self.copies = None
         self.param = None
 
