@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fitplug.planner.records import Plan
 
 CANNOT_EXPRESS = (
-    "n_cpu_moe", "overrides", "tensor_split", "devices", "offload_kqv", "op_offload", "swa_full", "kv_unified",
+    "n_cpu_moe", "overrides", "tensor_split", "offload_kqv", "op_offload", "swa_full", "kv_unified",
     "mmproj_offload",
 )  # fmt: skip
 """No PARAMETER says these. Most can be said for all models at once by LLAMA_ARG_* in the server's environment, which its

@@ -113,7 +113,7 @@ def _files(plan: Plan, path: str) -> list[str]:
 def _parameters(plan: Plan, settings: Settings) -> Iterator[Command]:
     yield Command("num_ctx", str(plan.estimate.resolved.n_ctx_seq))
     yield Command("num_batch", str(settings.n_ubatch))
-    yield Command("num_gpu", str(settings.n_gpu_layers if plan.machine.devices else 0))
+    yield Command("num_gpu", str(settings.n_gpu_layers if plan.machine.devices and settings.devices != () else 0))
     if settings.split_mode == "none" and plan.machine.devices:
         yield Command("main_gpu", str(settings.main_gpu))
     if not settings.use_mmap:
@@ -155,6 +155,8 @@ def _must_spread(plan: Plan, settings: Settings) -> bool:
 def _lost(plan: Plan, settings: Settings) -> tuple[str, ...]:
     asked, plain = plan.estimate.settings, Settings()
     lost = [name for name in CANNOT_EXPRESS if getattr(asked, name) != getattr(plain, name)]
+    if asked.devices:  # none at all is num_gpu 0: then Ollama shows its llama-server no GPU
+        lost.append("devices")
     if settings.n_batch != settings.n_ubatch:
         lost.append("n_batch")
     if settings.n_seq_max > 1 and plan.model.architecture in NO_PARALLEL:
