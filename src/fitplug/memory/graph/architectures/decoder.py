@@ -165,7 +165,7 @@ class DecoderGraph:
             cur = ggml.scale(cur)
         if row.logit_softcap == "always" or (row.logit_softcap and g.get_float("final_logit_softcapping")):
             cur = ggml.scale(ggml.tanh(ggml.scale(cur)))
-        if g.arch == "qwen3vl":
+        if g.arch in ("qwen3vl", "qwen3tts"):
             cur = self._padded_vocabulary(cur)
         cur.is_output = True
         g.expand(cur)
