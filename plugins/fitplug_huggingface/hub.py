@@ -119,6 +119,13 @@ def search(words: str, limit: int) -> Sequence[str]:
     return tuple(name for name in names if isinstance(name, str))[:limit]
 
 
+def download_folder() -> str:
+    """HF_HUB_CACHE, or the folder below HF_HOME."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return HF_HUB_CACHE
+
+
 def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> str:
     """Fetch files with the hub's own package, which resumes, verifies and shows progress; the first one's path."""
     from huggingface_hub import hf_hub_download

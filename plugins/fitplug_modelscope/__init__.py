@@ -18,6 +18,7 @@ def fitplug_sources() -> Iterable[Source]:
         open_file=_open_file,
         search=_search,
         download=_download,
+        download_folder=_download_folder,
     )
 
 
@@ -49,3 +50,9 @@ def _download(listing: Listing, entries: Sequence[Entry], folder: str | None) ->
     from fitplug_modelscope.hub import download
 
     return download(listing, entries, folder)
+
+
+def _download_folder() -> str:
+    from fitplug_modelscope.hub import download_folder
+
+    return download_folder()

@@ -151,6 +151,11 @@ def search(words: str, limit: int) -> Sequence[str]:
     return tuple(name for name in names if isinstance(name, str) and "/" in name)[:limit]
 
 
+def download_folder() -> str:
+    """MODELSCOPE_CACHE, or the folder below the user's caches."""
+    return os.environ.get("MODELSCOPE_CACHE") or str(Path.home() / ".cache" / "modelscope")
+
+
 def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> str:
     """Fetch files with the hub's own package, which resumes, verifies and shows progress; the first one's path."""
     from modelscope import model_file_download

@@ -44,6 +44,8 @@ class GivenSettings(TypedDict, total=False):
     model_draft: str | None
     lora: tuple[str, ...]
     use_mmap: bool
+    cache_ram_mib: int | None
+    ctx_checkpoints: int | None
 
 
 def read_header(reference: str, *, registry: Registry | None = None) -> Header:
@@ -64,9 +66,11 @@ def open_model(reference: str, *, registry: Registry | None = None) -> Model:
         FitplugError: it cannot be opened or is not a model; the message is one line for people.
     """
     from fitplug.model.describe import describe
+    from fitplug.opening import as_gguf
 
     registry = registry or load()
-    return describe(read_header(reference, registry=registry), [item.record for item in registry.architectures])
+    header = as_gguf(reference, read_header(reference, registry=registry))
+    return describe(header, [item.record for item in registry.architectures])
 
 
 def detect_machine(*, registry: Registry | None = None) -> Machine:

@@ -118,6 +118,10 @@ class Runner:
     """`Settings` fields that it has no place for: the planner leaves them at their defaults."""
     overhead: "Callable[[Estimate, Device], int] | None" = None
     """Bytes that it needs on a GPU besides llama.cpp's own."""
+    prompt_cache_mib: int = 0
+    """Host memory that it fills with old prompts unless `cache_ram_mib` tells otherwise."""
+    ctx_checkpoints: int = 0
+    """Copies of windowed caches and recurrent states that a slot keeps in host memory unless it is told otherwise."""
     exporter: str = "llama-server"
     """Which exporter writes a plan for it."""
 

@@ -68,6 +68,17 @@ def open_model(reference: str, registry: "Registry") -> Header:
                 close()
 
 
+def as_gguf(reference: str, header: Header) -> Header:
+    """Safetensors as the quant that the reference asks for ("hf:OWNER/NAME:Q4_K_M"); everything else as it is."""
+    wanted = reference.rpartition(":")[2].upper()
+    if header.format != "safetensors":
+        return header
+    from fitplug.conversion.convert import convert, quantised
+    from fitplug.conversion.quantize import DEFAULT_TYPES
+
+    return quantised(convert(header), wanted) if wanted in DEFAULT_TYPES else header
+
+
 def local_path(reference: str, registry: "Registry") -> str:
     """A path that a program can open: of a model that another program keeps on this disk too; else the reference itself."""
     scheme, path = split_reference(reference)

@@ -25,6 +25,7 @@ class Stored:
     """One file of a repository: a path on disk (sparse files welcome) or a few bytes."""
 
     data: bytes | Path
+    digest: str = ""
 
     @property
     def size(self) -> int:
@@ -36,6 +37,10 @@ class Stored:
 
     def sha256(self) -> str:
         """Of the content; of a large sparse file, of what identifies it."""
+        self.digest = self.digest or self._digest()
+        return self.digest
+
+    def _digest(self) -> str:
         if isinstance(self.data, bytes):
             return hashlib.sha256(self.data).hexdigest()
         if self.size <= 64 << 20:

@@ -17,6 +17,7 @@ _COMMANDS = {
     "auto": "the best settings for this machine, why, and the command to run",
     "explain": "where every byte of exactly these settings goes",
     "check": "which files of a repository fit, before downloading any",
+    "download": "fetch a model from its hub, by the hub's own package",
     "show": "what the header says",
     "devices": "the hardware that was found",
     "export": "the plan as a runner's own configuration",

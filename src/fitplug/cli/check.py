@@ -1,22 +1,31 @@
 """`fitplug check REPO`: which files of a repository fit, before downloading any."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from fitplug.cli.app import ANSWER_NO
-from fitplug.cli.command import Command
+from fitplug.cli.command import Command, Option
 from fitplug.cli.options import Given, Target, Wish, json_option, settings_options, target_options, wish_options
 from fitplug.cli.plans import request_of
-from fitplug.cli.steps import find_machine, load_registry, waiting, with_runner_defaults
+from fitplug.cli.progress import Say, progressing
+from fitplug.cli.steps import find_machine, load_registry, with_runner_defaults
 from fitplug.errors import FitplugError, NotFoundError
 from fitplug.registry import Registry
 from fitplug.units import GIB
 
 if TYPE_CHECKING:
-    from fitplug.extension import Listing, Source
+    from fitplug.extension import Architecture, Listing, Runner, Source
     from fitplug.formats.header import Header
+    from fitplug.machine.records import Machine
+    from fitplug.planner.records import Plan, Request
+    from fitplug.repository.advice import Row
     from fitplug.repository.grouping import Candidate
+    from fitplug.repository.summary import Checked
+    from fitplug.settings import Settings
+
+_MOST_REPOSITORIES = 50
 
 
 @click.command(
@@ -24,71 +33,235 @@ if TYPE_CHECKING:
     examples=(
         ("which quant fits this machine", "check modelscope:Qwen/Qwen3-8B-GGUF"),
         ("which fits a card you might buy, with 32k tokens", "check hf:Qwen/Qwen3-8B-GGUF --gpu 'RTX 4060' -c 32768"),
+        ("what there is, and which of it suits this machine", "check --search 'qwen3 gguf'"),
     ),
 )
-@click.argument("repository", metavar="REPO")
+@click.argument("repositories", metavar="REPO…", nargs=-1)
+@click.option(
+    "--search", metavar="WORDS", cls=Option, section="Repositories", help="ask the hubs' own search instead of naming REPO"
+)
+@click.option("--hub", metavar="NAME", cls=Option, section="Repositories", help="search only there: modelscope or hf")
+@click.option("--limit", type=click.IntRange(1, _MOST_REPOSITORIES), default=5, metavar="N", cls=Option, section="Repositories",
+              help="results of a search to look into (5)")  # fmt: skip
+@click.option("--to", "folder", metavar="FOLDER", cls=Option, section="Repositories",
+              help="where it would be downloaded to, for the disk's free space (the hub's own cache)")  # fmt: skip
 @wish_options
 @target_options(reserve=GIB)
 @settings_options
 @json_option
-def command(*, repository: str, given: Given, target: Target, wish: Wish, as_json: bool) -> int:
+def command(
+    *, repositories: tuple[str, ...], search: str | None, hub: str | None, limit: int, folder: str | None,
+    given: Given, target: Target, wish: Wish, as_json: bool,
+) -> int:  # fmt: skip
     """Show which files of a repository fit, before downloading any.
 
     REPO is modelscope:OWNER/NAME or hf:OWNER/NAME, with @REVISION where another than the newest is meant.
     """
-    from fitplug.model.describe import describe
-    from fitplug.planner.fit import fit
-    from fitplug.render.check import Checked, checked_json, show
-    from fitplug.repository.grouping import Role, candidates
+    from fitplug.render.check import checked_json, show
 
     registry = load_registry()
-    source, name = _hub(repository, registry)
+    notes: list[str] = []
+    if bool(repositories) == bool(search):
+        raise click.UsageError("name one or more repositories, or give --search WORDS")
+    if search:
+        repositories = tuple(_found(search, hub, limit, registry, notes))
+    named = [(repository, *hub_of(repository, registry)) for repository in dict.fromkeys(repositories)]
     runner = registry.runner(target.runner)
-    machine = find_machine(target, registry)
-    settings, request = with_runner_defaults(given, runner), request_of(given, target, wish)
-    architectures = [item.record for item in registry.architectures]
-    with waiting(f"looking into {repository}"):
-        listing = source.list(name) if source.list else None
-        assert listing is not None  # noqa: S101 - _hub saw to it
-        rows: list[Any] = []
-        for candidate in candidates(listing):
-            if candidate.role != Role.MODEL:
-                continue
-            try:
-                model = describe(_header(source, listing, candidate, registry), architectures)
-                rows.append(
-                    Checked(
-                        candidate.label or candidate.name, candidate.n_bytes, fit(model, machine, runner, settings, request)
-                    )
-                )
-            except FitplugError as error:
-                rows.append(Checked(candidate.label or candidate.name, candidate.n_bytes, None, str(error)))
-    if not rows:
-        raise NotFoundError(f"{repository} holds no model that llama.cpp could run")
-    fits = any(row.plan is not None and row.plan.fits for row in rows)
+    question = _Question(
+        find_machine(target, registry), runner, with_runner_defaults(given, runner), request_of(given, target, wish),
+        [item.record for item in registry.architectures],
+    )  # fmt: skip
+    checked = []
+    for repository, source, name in named:
+        try:
+            checked.append(_check(repository, source, name, question, registry, folder))
+        except FitplugError as error:
+            if len(named) == 1:
+                raise
+            notes.append(f"{repository}: {error}")
+    if not checked:
+        raise NotFoundError(notes[0] if notes else "none of the repositories can be read")
+    words = [word for gpu in target.gpus for word in ("--gpu", gpu)] + (["--machine", target.machine] if target.machine else [])
     if as_json:
         from fitplug.render.json import dump
 
-        print(dump(checked_json(repository, listing.revision, rows, fits=fits)))
+        print(dump(checked_json(checked, wish.goal, notes)))
     else:
-        show(repository, listing, rows, fits=fits)
-    return 0 if fits else ANSWER_NO
+        show(checked, wish.goal, notes, words)
+    return 0 if any(row.fits for one in checked for row in one.rows) else ANSWER_NO
 
 
-def _hub(repository: str, registry: Registry) -> "tuple[Source, str]":
+class _Question(NamedTuple):
+    """What is asked of every model."""
+
+    machine: "Machine"
+    runner: "Runner"
+    settings: "Settings"
+    request: "Request"
+    architectures: "Sequence[Architecture]"
+
+    def plan(self, header: "Header") -> "Plan":
+        from fitplug.model.describe import describe
+        from fitplug.planner.fit import fit
+
+        return fit(describe(header, self.architectures), self.machine, self.runner, self.settings, self.request)
+
+
+def hub_of(repository: str, registry: Registry) -> "tuple[Source, str]":
+    """The hub of a REPO, and the name there.
+
+    Raises:
+        NotFoundError: it does not begin with a hub's name.
+    """
     scheme, colon, name = repository.partition(":")
     hubs = [item.record.scheme for item in registry.sources if item.record.list is not None]
     if not colon or scheme not in hubs:
         raise NotFoundError(
-            f"'{repository}' is no repository of a hub: write {' or '.join(f'{hub}:OWNER/NAME' for hub in hubs)}"
+            f"'{repository[:100]}' is no repository of a hub: write {' or '.join(f'{hub}:OWNER/NAME' for hub in hubs)}"
         )
     return registry.source(scheme), name
 
 
-def _header(source: "Source", listing: "Listing", candidate: "Candidate", registry: Registry) -> "Header":
+def _found(words: str, hub: str | None, limit: int, registry: Registry, notes: list[str]) -> list[str]:
+    """What the hubs' own searches answer; the same name on two hubs counts once."""
+    hubs = [item.record for item in registry.sources if item.record.search is not None and hub in (None, item.record.scheme)]
+    if not hubs:
+        raise NotFoundError(f"no hub '{hub}' that can be searched: {', '.join(s.scheme for s in _searchable(registry))}")
+    found: dict[str, str] = {}
+    for source in hubs:
+        try:
+            assert source.search is not None  # noqa: S101 - chosen for it
+            with progressing(f"searching {source.scheme}"):
+                for name in source.search(words, limit):
+                    found.setdefault(name.lower(), f"{source.scheme}:{name}")
+        except FitplugError as error:
+            if len(hubs) == 1:
+                raise
+            notes.append(str(error))
+    if not found:
+        raise NotFoundError(notes[0] if len(notes) == len(hubs) else f"no hub knows a model for '{words[:60]}'")
+    return list(found.values())[:limit]
+
+
+def _searchable(registry: Registry) -> "list[Source]":
+    return [item.record for item in registry.sources if item.record.search is not None]
+
+
+def _check(
+    repository: str, source: "Source", name: str, question: _Question, registry: Registry, folder: str | None
+) -> "Checked":
+    """Every model of one repository."""
+    from fitplug.repository.grouping import Role, candidates
+    from fitplug.repository.summary import Checked
+    from fitplug.sources.headers import default_cache, read_headers
+
+    if source.list is None or source.open_file is None:
+        raise NotFoundError(f"{source.scheme} cannot be looked into")
+    rows: list[Row] = []
+    with progressing(f"looking into {repository}") as say:
+        listing = source.list(name)
+        found = candidates(listing)
+        models = [candidate for candidate in found if candidate.role == Role.MODEL]
+        if not models:
+            raise NotFoundError(_no_model(repository, listing, found))
+        headers = read_headers(listing, models, source.open_file, _safetensors(source, listing, registry), default_cache())
+        for n, (candidate, header) in enumerate(headers, 1):
+            say(f"looking into {repository}: {n} of {len(models)} models, {candidate.label or candidate.name}")
+            rows += _rows(repository, candidate, header, models, question, say)
+    order = {id(candidate): n for n, candidate in enumerate(models)}
+    rows.sort(key=lambda row: (order[id(row.candidate)], bool(row.quant), -row.n_bytes if row.quant else 0))
+    others = [candidate for candidate in found if candidate.role != Role.MODEL]
+    where, free = _disk(source, folder)
+    return Checked(repository, listing, rows, others, where, free, 2 if question.runner.name == "ollama" else 1)
+
+
+def _no_model(repository: str, listing: "Listing", found: "Sequence[Candidate]") -> str:
+    if not listing.entries:
+        return f"{repository} is empty"
+    if found:
+        roles = ", ".join(sorted({str(candidate.role) for candidate in found}))
+        return f"{repository} holds no model, only: {roles}"
+    others = sorted({entry.path.rpartition(".")[2] for entry in listing.entries if "." in entry.path.rpartition("/")[2]})
+    there = f" (there is: {', '.join(others[:6])})" if others else ""
+    return f"{repository} holds no GGUF and no safetensors file that llama.cpp could run{there}"
+
+
+def _safetensors(source: "Source", listing: "Listing", registry: Registry) -> Any:
     from fitplug.opening import read_header
     from fitplug.repository.reference import with_companions
+    from fitplug.sources.headers import prefetched
 
-    if source.open_file is None:
-        raise NotFoundError(f"{source.scheme} cannot open single files")
-    return read_header([source.open_file(listing, entry) for entry in with_companions(listing, candidate)], registry)
+    def read(candidate: "Candidate") -> "Header":
+        assert source.open_file is not None  # noqa: S101 - _check saw to it
+        blobs = [source.open_file(listing, entry) for entry in with_companions(listing, candidate)]
+        return read_header(prefetched(blobs), registry)
+
+    return read
+
+
+def _rows(
+    repository: str, candidate: "Candidate", header: "Header | FitplugError", models: "Sequence[Candidate]",
+    question: _Question, say: Say,
+) -> "list[Row]":  # fmt: skip
+    """One row a GGUF; of safetensors one as they are, and one for each quant that could be made of them."""
+    from fitplug.repository.advice import Row
+
+    reference = _reference(repository, candidate, models)
+    label = candidate.label or candidate.name
+    if isinstance(header, FitplugError):
+        return [Row(reference, label, candidate, candidate.n_bytes, None, None, str(header))]
+    if header.format == "gguf":
+        return [_planned(Row(reference, label, candidate, candidate.n_bytes, header, None), question)]
+    return _converted(reference, candidate, header, question, say)
+
+
+def _planned(row: "Row", question: _Question) -> "Row":
+    try:
+        assert row.header is not None  # noqa: S101 - made with one
+        return row._replace(plan=question.plan(row.header))
+    except FitplugError as error:
+        return row._replace(problem=str(error))
+
+
+def _converted(reference: str, candidate: "Candidate", header: "Header", question: _Question, say: Say) -> "list[Row]":
+    from fitplug.conversion.convert import CUSTOMARY, convert, quantised
+    from fitplug.conversion.stored import stored_as
+    from fitplug.repository.advice import AS_IT_IS, Row
+
+    as_it_is = Row(reference, stored_as(header), candidate, candidate.n_bytes, header, None, AS_IT_IS)
+    try:
+        converted = convert(header)
+    except FitplugError as error:
+        return [as_it_is._replace(problem=str(error))]
+    rows = [as_it_is]
+    for quant in CUSTOMARY:
+        say(f"planning {quant}")
+        made = quantised(converted, quant)
+        named = reference if reference.count(":") > 1 else f"{reference}:{quant}"
+        rows.append(_planned(Row(named, quant, candidate, made.n_bytes, made, None, quant=quant), question))
+    return rows
+
+
+def _reference(repository: str, candidate: "Candidate", models: "Sequence[Candidate]") -> str:
+    """The shortest way to name one candidate."""
+    if len(models) == 1:
+        return repository
+    same = sum(other.label.lower() == candidate.label.lower() for other in models)
+    return f"{repository}:{candidate.label if candidate.label and same == 1 else candidate.entries[0].path}"
+
+
+def _disk(source: "Source", folder: str | None) -> tuple[str, int | None]:
+    """Where a download would go, and what is free there; nothing is made for the sake of looking."""
+    import shutil
+    from pathlib import Path
+
+    where = folder or (source.download_folder() if source.download_folder is not None else "")
+    if not where:
+        return "", None
+    path = Path(where).expanduser().absolute()
+    for place in (path, *path.parents):
+        try:
+            return str(path), shutil.disk_usage(place).free
+        except OSError:
+            continue
+    return str(path), None

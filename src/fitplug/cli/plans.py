@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fitplug.cli.options import Given, Target, Wish
 from fitplug.cli.steps import find_machine, read_model, waiting, with_runner_defaults
+from fitplug.conversion import CONVERTED
 from fitplug.registry import Registry
 
 if TYPE_CHECKING:
@@ -61,5 +62,7 @@ def written(
 
     if instead is not None:
         plan = replace(plan, estimate=instead.estimate, speed=instead.speed, alternatives=())
+    if CONVERTED in plan.model.header.notes:
+        reference = path = plan.model.header.shards[0]  # what it will be called
     path = path or reference.removeprefix("file:")
     return exporter.render(plan, ExportRequest(model_reference=reference, model_path=path, options=options or {}))

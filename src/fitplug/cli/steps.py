@@ -37,8 +37,9 @@ def read_header(reference: str, registry: Registry) -> "Header":
 def read_model(reference: str, registry: Registry) -> "Model":
     """Open MODEL and understand its header."""
     from fitplug.model.describe import describe
+    from fitplug.opening import as_gguf
 
-    header = read_header(reference, registry)
+    header = as_gguf(reference, read_header(reference, registry))
     return describe(header, [item.record for item in registry.architectures])
 
 

@@ -7,7 +7,9 @@ its `Layer`s under llama.cpp's names; further whole numbers are in `Model.extra`
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
+from fitplug.conversion import CONVERTED
 from fitplug.errors import UnreadableError
 from fitplug.extension import Architecture
 from fitplug.formats.ggml_types import BY_NAME
@@ -33,6 +35,15 @@ def describe(header: Header, extra: Sequence[Architecture] = ()) -> Model:
     Raises:
         UnreadableError: it does not say what it is, or a count is impossible.
     """
+    if header.format == "safetensors":
+        from fitplug.conversion.convert import convert
+
+        header = convert(header)
+    model = _described(header, extra)
+    return replace(model, assumptions=(*model.assumptions, CONVERTED)) if CONVERTED in header.notes else model
+
+
+def _described(header: Header, extra: Sequence[Architecture]) -> Model:
     name = header.metadata.get("general.architecture")
     if not isinstance(name, str) or not name:
         raise UnreadableError(f"the {header.format} header does not name an architecture (general.architecture)")

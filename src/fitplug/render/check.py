@@ -1,68 +1,179 @@
 """The page of `fitplug check`, and the same as JSON."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from fitplug.extension import Listing
-from fitplug.planner.records import Plan
+from fitplug.planner.records import Goal
 from fitplug.render.auto import place_words, range_words
-from fitplug.render.page import Block, Line, Points, Table, Title, write
+from fitplug.render.page import Block, Line, Points, Shell, Table, Title, write
 from fitplug.render.text import one_line, shortened
+from fitplug.repository.advice import AS_IT_IS, Advice, Row, best_of
+from fitplug.repository.grouping import Role
+from fitplug.repository.summary import Checked
 from fitplug.units import format_bytes, format_tokens
 
-
-class Checked(NamedTuple):
-    """One model of a repository, and its plan or why there is none."""
-
-    label: str
-    n_bytes: int
-    plan: Plan | None
-    problem: str = ""
+_PLACES = {"gpu": "fully", "experts": "experts on the CPU", "layers": "layers on the CPU", "host": "on the CPU", "none": "no"}
+_ROLES = {Role.PROJECTOR: "projector", Role.DRAFT: "draft model", Role.IMATRIX: "importance matrix", Role.ADAPTER: "adapter",
+          Role.PIECES: "in pieces: join them with cat"}  # fmt: skip
+_MARK = "→ "
 
 
-def show(repository: str, listing: Listing, rows: Sequence[Checked], *, fits: bool) -> None:
+def show(checked: Sequence[Checked], goal: Goal, notes: Sequence[str], words: Sequence[str]) -> None:
     """Write it."""
-    write(page(repository, listing, rows, fits=fits))
+    write(page(checked, goal, notes, words))
 
 
-def page(repository: str, listing: Listing, rows: Sequence[Checked], *, fits: bool) -> Sequence[Block]:
-    """How many fit, then each with where it would run, and what could not be read."""
-    n = sum(row.plan is not None and row.plan.fits for row in rows)
-    problems = [one_line(f"{row.label}: {row.problem}") for row in rows if row.plan is None]
+def page(checked: Sequence[Checked], goal: Goal, notes: Sequence[str], words: Sequence[str]) -> Sequence[Block]:
+    """Each repository's models, the one to take, and what to type next.
+
+    Args:
+        checked: the repositories.
+        goal: what the recommendation is made for.
+        notes: what else went wrong.
+        words: options to repeat in the command that is shown.
+    """
+    blocks: list[Block] = []
+    for one in checked:
+        blocks += _repository(one, one.advice(goal))
+    best = _best(checked, goal)
+    if len(checked) > 1 and best is not None:
+        blocks.append(Line(f"of all: {one_line(best.row.reference)}, {best.row.label}", "good"))
+    if best is not None:
+        blocks.append(Shell("next", _commands(best.row, words)))
+    if notes:
+        blocks.append(Points("notes", [one_line(note) for note in notes]))
+    return blocks
+
+
+def _best(checked: Sequence[Checked], goal: Goal) -> Advice | None:
+    return best_of([advice for one in checked for advice in [one.advice(goal)] if advice is not None])
+
+
+def _repository(one: Checked, advice: Advice | None) -> list[Block]:
+    considered = [row for row in one.rows if row.plan is not None]
+    n = sum(row.fits for row in considered)
+    revision = shortened(one.listing.revision, 12)
     blocks: list[Block] = [
-        Title(one_line(repository), [f"revision {shortened(listing.revision, 12)}"] if listing.revision else []),
-        Line(f"{n} of {len(rows)} fit" if fits else "none fits", "good" if fits else "bad"),
-        Table("", ("file", ">size", "fits", ">context", ">tokens/s"), [_row(row, row.plan) for row in rows if row.plan]),
+        Title(one_line(one.repository), [f"revision {revision}"] if revision else []),
+        Line(f"{n} of {len(considered)} fit" if n else "none fits", "good" if n else "bad"),
     ]
-    notes = [*problems, *map(one_line, listing.notes)]
+    if any(row.quant for row in one.rows):
+        blocks.append(Line("safetensors: the rows below are what llama.cpp's own tools would make of them", "quiet"))
+    blocks.append(_table(one.rows, advice))
+    if advice is not None:
+        blocks.append(Line(f"take {shortened(advice.row.label, 60)}: {one_line(advice.reason)}", "good"))
+    if one.others:
+        rows = [(shortened(c.name, 60), _ROLES[c.role], c.label, format_bytes(c.n_bytes)) for c in one.others]
+        blocks.append(Table("beside the models", ("file", "what", "quant", ">size"), rows))
+    notes = _notes(one, advice)
     return [*blocks, Points("notes", notes)] if notes else blocks
 
 
-def _row(row: Checked, plan: Plan) -> tuple[str, ...]:
-    size = shortened(row.label, 48), format_bytes(row.n_bytes)
-    if not plan.fits:
-        return *size, "no", "", ""
-    speed = plan.speed.generation if plan.speed else None
-    words = range_words(speed).replace(" to ", "-") if speed else ""
-    return *size, place_words(plan), format_tokens(plan.estimate.resolved.n_ctx), words
+def _table(rows: Sequence[Row], advice: Advice | None) -> Table:
+    columns = ("quant", ">size", ">bits", "quality", "fits", ">context", ">tokens/s")
+    return Table("", columns, [_row(row, chosen=advice is not None and row is advice.row) for row in rows])
 
 
-def checked_json(repository: str, revision: str, rows: Sequence[Checked], *, fits: bool) -> dict[str, Any]:
-    """The same for scripts."""
+def _row(row: Row, *, chosen: bool) -> tuple[str, ...]:
+    label = (_MARK if chosen else "") + shortened(row.label, 44)
+    cells = label, format_bytes(row.n_bytes), f"{row.bits:.2f}" if row.bits else "", row.quality
+    if row.plan is None:
+        return *cells, "unknown" if row.header is None or row.problem != AS_IT_IS else "", "", ""
+    if not row.fits:
+        return *cells, "no", "", ""
+    speed = row.plan.speed.generation if row.plan.speed else None
+    written = range_words(speed).replace(" to ", "-") if speed else ""
+    return *cells, _place(row), format_tokens(row.n_ctx), written
+
+
+def _place(row: Row) -> str:
+    assert row.plan is not None  # noqa: S101 - only rows that fit come here
+    if row.place != "layers":
+        return _PLACES[row.place]
+    return place_words(row.plan).split(" on ")[0].replace(" layers", "") + " layers on the GPU"
+
+
+def _notes(one: Checked, advice: Advice | None) -> list[str]:
+    notes = [f"{row.label}: {row.problem}" for row in one.rows if row.problem and row.problem != AS_IT_IS]
+    notes += [f"{c.name}: {c.missing[0]} is missing" for c in one.others if c.missing]
+    if advice is not None and one.disk_words(advice.row):
+        notes.append(one.disk_words(advice.row))
+    elif any(one.disk_words(row) for row in one.rows):
+        few = [row.label for row in one.rows if one.disk_words(row)]
+        notes.append(f"too large for the disk of {one.folder}: {', '.join(few[:6])}")
+    if any(c.role == Role.PIECES for c in one.others):
+        notes.append("files in pieces (.part1of2) are one file once they are joined; only then they can be read")
+    notes += one.listing.notes
+    return [one_line(note) for note in notes]
+
+
+def _commands(row: Row, words: Sequence[str]) -> list[tuple[str, ...]]:
+    if not row.quant:
+        return [("fitplug", "download", row.reference), ("fitplug", "auto", row.reference, *words)]
+    return [
+        ("fitplug", "auto", row.reference, *words),
+        ("fitplug", "download", row.reference, "--to", "model"),
+        ("python", "convert_hf_to_gguf.py", "model", "--outfile", "model-f16.gguf"),
+        ("llama-quantize", "model-f16.gguf", f"model-{row.quant}.gguf", row.quant),
+    ]
+
+
+def checked_json(checked: Sequence[Checked], goal: Goal, notes: Sequence[str]) -> dict[str, Any]:
+    """The same for scripts: every file of every repository in one list, the first repository's name on top."""
+    best = _best(checked, goal)
+    return {
+        "fits": any(row.fits for one in checked for row in one.rows),
+        "repository": checked[0].repository,
+        "revision": checked[0].listing.revision,
+        "recommended": _advice_json(best),
+        "files": [_row_json(row, one) for one in checked for row in one.rows],
+        "repositories": [
+            {
+                "repository": one.repository,
+                "revision": one.listing.revision,
+                "recommended": _advice_json(one.advice(goal)),
+                "others": [{"path": c.name, "role": str(c.role), "label": c.label, "n_bytes": c.n_bytes} for c in one.others],
+                "disk": {"folder": one.folder, "free_bytes": one.free_bytes, "copies": one.copies},
+                "notes": list(one.listing.notes),
+            }
+            for one in checked
+        ],
+        "notes": list(notes),
+    }
+
+
+def _advice_json(advice: Advice | None) -> dict[str, Any] | None:
+    if advice is None:
+        return None
+    row = advice.row
+    commands = [list(words) for words in _commands(row, ())]
+    return {"reference": row.reference, "label": row.label, "reason": advice.reason, "commands": commands}
+
+
+def _row_json(row: Row, one: Checked) -> dict[str, Any]:
     from fitplug.render.json import memory_json, settings_json, speed_json
 
-    return {
-        "fits": fits,
-        "repository": repository,
-        "revision": revision,
-        "files": [
-            {"label": row.label, "n_bytes": row.n_bytes, "fits": bool(row.plan and row.plan.fits),
-             "problem": row.problem or None}
-            | ({} if row.plan is None else {
-                "settings": settings_json(row.plan.estimate, row.plan.machine, row.plan.model),
-                "memory": memory_json(row.plan.estimate, row.plan.machine),
-                "speed": speed_json(row.plan.speed),
-            })
-            for row in rows
-        ],
-    }  # fmt: skip
+    shown: dict[str, Any] = {
+        "repository": one.repository,
+        "label": row.label,
+        "reference": row.reference,
+        "paths": [entry.path for entry in row.candidate.entries],
+        "format": row.candidate.format,
+        "quant": row.quant or None,
+        "n_bytes": row.n_bytes,
+        "bits_per_weight": round(row.bits, 4) or None,
+        "quality": row.quality or None,
+        "fits": row.fits,
+        "place": row.place,
+        "n_ctx": row.n_ctx or None,
+        "fits_disk": not one.disk_words(row),
+        "problem": row.problem or None,
+    }
+    if row.plan is not None:
+        plan = row.plan
+        shown |= {
+            "settings": settings_json(plan.estimate, plan.machine, plan.model),
+            "memory": memory_json(plan.estimate, plan.machine),
+            "speed": speed_json(plan.speed),
+        }
+    return shown

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
+from fitplug.conversion.quantize import DEFAULT_TYPES
 from fitplug.errors import NotFoundError
 from fitplug.extension import Entry, Listing
 from fitplug.record import record
@@ -151,6 +152,8 @@ def select(listing: Listing, wanted: str) -> Candidate:
         c for c in all_of_them if any(wanted in {e.path, e.path.rpartition("/")[2]} for e in c.entries) or wanted == c.name
     ]
     labelled = exact or [c for c in models if c.label.lower() == wanted.lower()]
+    if not labelled and wanted.upper() in DEFAULT_TYPES:  # a quant that could be made
+        labelled = [c for c in models if c.format == "safetensors"]
     if len(labelled) == 1:
         return labelled[0]
     problem = f"has nothing called '{wanted}'" if not labelled else f"has several files for '{wanted}'"

@@ -12,8 +12,9 @@ from typing import Any
 from fitplug.errors import FitplugError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob, Header, Skipped, Tensor, Value
+from fitplug.formats.safetensors import MAX_HEADER as MAX_SAFETENSORS_HEADER
 from fitplug.repository.grouping import Candidate
-from fitplug.repository.headers import Sibling, read_like, read_whole
+from fitplug.repository.headers import HEAD, Prefix, Sibling, read_like, read_whole
 
 WORKERS = 6
 VERSION = 1
@@ -123,6 +124,23 @@ class _Reader:
         header, found = read_whole(blobs)
         self.sibling = self.sibling or found
         return header
+
+
+def prefetched(blobs: Sequence[Blob]) -> list[Blob]:
+    """Safetensors files with their headers fetched side by side: two ranges for each, one where 64 KiB are enough."""
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return list(pool.map(_with_header, blobs))
+
+
+def _with_header(blob: Blob) -> Blob:
+    if not blob.name.endswith(".safetensors"):
+        return blob
+    prefix = Prefix(blob)
+    start = prefix.read(0, min(HEAD, blob.n_bytes))
+    size = 8 + int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and size <= MAX_SAFETENSORS_HEADER:
+        prefix.read(0, min(size, blob.n_bytes))
+    return prefix
 
 
 def header_to_json(header: Header) -> dict[str, Any]:

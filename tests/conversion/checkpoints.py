@@ -1,0 +1,185 @@
+"""Checkpoints as transformers writes them: config.json and every tensor's name and shape, for a few known models."""
+
+import json
+import struct
+
+
+def llama(n_layer=32, n_embd=4096, n_ff=14336, n_head=32, n_head_kv=8, width=128, n_vocab=128256, *, tied=False, bias=(), qk_norm=False, **config):
+    base = {"architectures": ["LlamaForCausalLM"], "hidden_size": n_embd, "intermediate_size": n_ff, "num_attention_heads": n_head,
+            "num_key_value_heads": n_head_kv, "num_hidden_layers": n_layer, "vocab_size": n_vocab, "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 131072}  # fmt: skip
+    tensors = {"model.embed_tokens.weight": (n_vocab, n_embd), "model.norm.weight": (n_embd,)}
+    if not tied:
+        tensors["lm_head.weight"] = (n_vocab, n_embd)
+    for i in range(n_layer):
+        at = f"model.layers.{i}."
+        for part, n in (("q", n_head), ("k", n_head_kv), ("v", n_head_kv)):
+            tensors[f"{at}self_attn.{part}_proj.weight"] = (n * width, n_embd)
+            if part in bias:
+                tensors[f"{at}self_attn.{part}_proj.bias"] = (n * width,)
+        tensors[f"{at}self_attn.o_proj.weight"] = (n_embd, n_head * width)
+        if qk_norm:
+            tensors |= {f"{at}self_attn.{part}_norm.weight": (width,) for part in "qk"}
+        tensors |= {f"{at}{name}.weight": (n_embd,) for name in ("input_layernorm", "post_attention_layernorm")}
+        tensors |= {f"{at}mlp.{part}_proj.weight": (n_ff, n_embd) for part in ("gate", "up")}
+        tensors[f"{at}mlp.down_proj.weight"] = (n_embd, n_ff)
+    return base | config, tensors
+
+
+def _experts(tensors, at, n_expert, n_ff, n_embd, names=("gate_proj", "up_proj", "down_proj")):
+    for i in range(n_expert):
+        tensors[f"{at}.{i}.{names[0]}.weight"] = tensors[f"{at}.{i}.{names[1]}.weight"] = (n_ff, n_embd)
+        tensors[f"{at}.{i}.{names[2]}.weight"] = (n_embd, n_ff)
+
+
+def _without_mlp(tensors, layers=None):
+    wanted = None if layers is None else {f"model.layers.{i}.mlp." for i in layers}
+    return {k: v for k, v in tensors.items() if ".mlp." not in k or (wanted and not k.startswith(tuple(wanted)))}
+
+
+LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
+
+
+def llama_8b():
+    return llama(rope_scaling=LLAMA3_ROPE)
+
+
+def llama_70b():
+    return llama(80, 8192, 28672, 64, 8, rope_scaling=LLAMA3_ROPE)
+
+
+def qwen25_05b():
+    return llama(24, 896, 4864, 14, 2, 64, 151936, tied=True, bias="qkv", architectures=["Qwen2ForCausalLM"], max_position_embeddings=32768)
+
+
+def qwen3_4b():
+    return llama(36, 2560, 9728, 32, 8, 128, 151936, tied=True, qk_norm=True, head_dim=128, architectures=["Qwen3ForCausalLM"],
+                 max_position_embeddings=40960)  # fmt: skip
+
+
+def qwen3_30b_a3b():
+    config, tensors = llama(48, 2048, 6144, 32, 4, 128, 151936, qk_norm=True, head_dim=128, architectures=["Qwen3MoeForCausalLM"],
+                            num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, max_position_embeddings=262144)  # fmt: skip
+    tensors = _without_mlp(tensors)
+    for i in range(48):
+        tensors[f"model.layers.{i}.mlp.gate.weight"] = (128, 2048)
+        _experts(tensors, f"model.layers.{i}.mlp.experts", 128, 768, 2048)
+    return config, tensors
+
+
+def mixtral():
+    config, tensors = llama(32, 4096, 14336, 32, 8, 128, 32000, architectures=["MixtralForCausalLM"], num_local_experts=8,
+                            num_experts_per_tok=2, max_position_embeddings=32768)  # fmt: skip
+    tensors = _without_mlp(tensors)
+    for i in range(32):
+        tensors[f"model.layers.{i}.block_sparse_moe.gate.weight"] = (8, 4096)
+        _experts(tensors, f"model.layers.{i}.block_sparse_moe.experts", 8, 14336, 4096, ("w1", "w3", "w2"))
+    return config, tensors
+
+
+def gemma_3_4b():
+    config, tensors = llama(34, 2560, 10240, 8, 4, 256, 262144, tied=True, qk_norm=True)
+    for i in range(34):
+        tensors |= {f"model.layers.{i}.{n}_feedforward_layernorm.weight": (2560,) for n in ("pre", "post")}
+    text = {k: v for k, v in config.items() if k != "architectures"} | {"head_dim": 256, "sliding_window": 1024,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}}  # fmt: skip
+    tensors = {f"language_model.{k}": v for k, v in tensors.items()}
+    tensors["vision_tower.vision_model.embeddings.patch_embedding.weight"] = (1152, 3, 14, 14)
+    tensors["multi_modal_projector.mm_input_projection_weight"] = (1152, 2560)
+    return {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "vision_config": {"hidden_size": 1152}}, tensors
+
+
+def deepseek_v2_lite():
+    config, tensors = llama(27, 2048, 10944, 16, 16, 128, 102400, architectures=["DeepseekV2ForCausalLM"], n_routed_experts=64,
+                            num_experts_per_tok=6, moe_intermediate_size=1408, n_shared_experts=2, first_k_dense_replace=1,
+                            kv_lora_rank=512, q_lora_rank=None, qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128,
+                            max_position_embeddings=163840)  # fmt: skip
+    tensors = _without_mlp(tensors, range(1, 27))
+    for i in range(27):
+        at = f"model.layers.{i}."
+        for part in "kv":
+            del tensors[f"{at}self_attn.{part}_proj.weight"]
+        tensors[f"{at}self_attn.q_proj.weight"] = (16 * 192, 2048)
+        tensors[f"{at}self_attn.kv_a_proj_with_mqa.weight"] = (576, 2048)
+        tensors[f"{at}self_attn.kv_a_layernorm.weight"] = (512,)
+        tensors[f"{at}self_attn.kv_b_proj.weight"] = (16 * 256, 512)
+        if i:
+            tensors[f"{at}mlp.gate.weight"] = (64, 2048)
+            _experts(tensors, f"{at}mlp.experts", 64, 1408, 2048)
+            tensors |= {f"{at}mlp.shared_experts.{p}_proj.weight": (2816, 2048) for p in ("gate", "up")}
+            tensors[f"{at}mlp.shared_experts.down_proj.weight"] = (2048, 2816)
+    return config, tensors
+
+
+def gpt_oss_20b():
+    config, tensors = llama(24, 2880, 2880, 64, 8, 64, 201088, bias="qkv", head_dim=64, architectures=["GptOssForCausalLM"],
+                            num_local_experts=32, num_experts_per_tok=4, sliding_window=128,
+                            quantization_config={"quant_method": "mxfp4"})  # fmt: skip
+    tensors = _without_mlp(tensors)
+    for i in range(24):
+        at = f"model.layers.{i}."
+        tensors |= {f"{at}self_attn.o_proj.bias": (2880,), f"{at}self_attn.sinks": (64,),
+                    f"{at}mlp.router.weight": (32, 2880), f"{at}mlp.router.bias": (32,),
+                    f"{at}mlp.experts.gate_up_proj_blocks": (32, 5760, 90, 16), f"{at}mlp.experts.gate_up_proj_scales": (32, 5760, 90),
+                    f"{at}mlp.experts.gate_up_proj_bias": (32, 5760), f"{at}mlp.experts.down_proj_blocks": (32, 2880, 90, 16),
+                    f"{at}mlp.experts.down_proj_scales": (32, 2880, 90), f"{at}mlp.experts.down_proj_bias": (32, 2880)}  # fmt: skip
+    return config, tensors
+
+
+def olmo_2_13b():
+    config, tensors = llama(40, 5120, 13824, 40, 40, 128, 100352, architectures=["Olmo2ForCausalLM"], max_position_embeddings=4096)
+    for i in range(40):
+        at = f"model.layers.{i}."
+        del tensors[f"{at}input_layernorm.weight"]
+        tensors |= {f"{at}post_feedforward_layernorm.weight": (5120,), f"{at}self_attn.q_norm.weight": (5120,),
+                    f"{at}self_attn.k_norm.weight": (5120,)}  # fmt: skip
+    return config, tensors
+
+
+MODELS = {"llama-3.1-8b": llama_8b, "llama-3.3-70b": llama_70b, "qwen2.5-0.5b": qwen25_05b, "qwen3-4b": qwen3_4b,
+          "qwen3-30b-a3b": qwen3_30b_a3b, "mixtral-8x7b": mixtral, "gemma-3-4b": gemma_3_4b, "deepseek-v2-lite": deepseek_v2_lite,
+          "gpt-oss-20b": gpt_oss_20b, "olmo-2-13b": olmo_2_13b}  # fmt: skip
+SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "U8": 1, "I32": 4}
+
+
+def dtype_of(name, dtype):
+    """What mixed checkpoints have: packed bytes."""
+    return "U8" if name.endswith(("_blocks", "_scales")) else dtype
+
+
+def header_bytes(tensors, dtype="BF16"):
+    """A safetensors header, and the length of the whole file."""
+    entries, at = {}, 0
+    for name, shape in tensors.items():
+        kind = dtype_of(name, dtype)
+        size = SIZES[kind]
+        for n in shape:
+            size *= n
+        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return struct.pack("<Q", len(text)) + text, 8 + len(text) + at
+
+
+def write(folder, config, tensors, *, dtype="BF16", n_shards=1):
+    """Write a repository's files, weights as holes; returns path in the repository → file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names, files = list(tensors), {}
+    per = -(-len(names) // n_shards)
+    weight_map = {}
+    for i in range(n_shards):
+        name = "model.safetensors" if n_shards == 1 else f"model-{i + 1:05d}-of-{n_shards:05d}.safetensors"
+        mine = {n: tensors[n] for n in names[i * per : (i + 1) * per]}
+        head, length = header_bytes(mine, dtype)
+        with (folder / name).open("wb") as file:
+            file.write(head)
+            file.truncate(length)
+        files[name] = folder / name
+        weight_map |= dict.fromkeys(mine, name)
+    files["config.json"] = json.dumps(config).encode()
+    if n_shards > 1:
+        files["model.safetensors.index.json"] = json.dumps({"metadata": {}, "weight_map": weight_map}).encode()
+    for name, data in files.items():
+        if isinstance(data, bytes):
+            (folder / name).write_bytes(data)
+    return files
