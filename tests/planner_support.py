@@ -28,9 +28,10 @@ class Quick:
         return Estimate(settings=settings, resolved=resolved, parts=parts, layer_devices=placement.layer_devices)
 
 
-def make_model(*, n_layer=32, n_embd=4096, n_ff=14336, n_vocab=128256, n_ctx_train=131072, n_expert=0, n_used=2, kind="q4_K"):
-    """A llama; with `n_expert` each layer has so many experts of `n_ff`."""
-    arch, n_head, n_head_kv = "llama", n_embd // 128, max(1, n_embd // 512)
+def make_model(*, n_layer=32, n_embd=4096, n_ff=14336, n_vocab=128256, n_ctx_train=131072, n_expert=0, n_used=2, kind="q4_K",
+               arch="llama"):  # fmt: skip
+    """A llama, or the like of it; with `n_expert` each layer has so many experts of `n_ff`."""
+    n_head, n_head_kv = n_embd // 128, max(1, n_embd // 512)
     kv = n_head_kv * 128
     shapes = {"token_embd.weight": (n_embd, n_vocab), "output_norm.weight": (n_embd,), "output.weight": (n_embd, n_vocab)}
     for il in range(n_layer):
@@ -52,6 +53,8 @@ def make_model(*, n_layer=32, n_embd=4096, n_ff=14336, n_vocab=128256, n_ctx_tra
                 f"{arch}.attention.head_count_kv": n_head_kv, f"{arch}.feed_forward_length": n_ff,
                 f"{arch}.rope.dimension_count": 128, f"{arch}.attention.layer_norm_rms_epsilon": 1e-5,
                 "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": Skipped("str", n_vocab)}  # fmt: skip
+    if arch == "gemma3":
+        metadata[f"{arch}.attention.sliding_window"] = 1024
     if n_expert:
         metadata |= {f"{arch}.expert_count": n_expert, f"{arch}.expert_used_count": n_used}
     n_bytes = sum(t.n_bytes for t in tensors.values())

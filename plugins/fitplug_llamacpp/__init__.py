@@ -12,11 +12,26 @@ if TYPE_CHECKING:
     from fitplug.settings import Settings
 
 
+PROMPT_CACHE_MIB, CTX_CHECKPOINTS = 8192, 32
+"""common/common.h, common_params: cache_ram_mib and n_ctx_checkpoints; llama-cli runs the server's code."""
+
+
 @hookimpl
 def fitplug_runners() -> Iterable[Runner]:
     """The program that runs the model, and the one that only measures."""
-    yield Runner(name="llama-server", help="llama.cpp's server (llama-cli is the same)")
-    yield Runner(name="llama-cli", help="llama.cpp's command line: reserves what llama-server does", exporter="llama-cli")
+    yield Runner(
+        name="llama-server",
+        help="llama.cpp's server (llama-cli is the same)",
+        prompt_cache_mib=PROMPT_CACHE_MIB,
+        ctx_checkpoints=CTX_CHECKPOINTS,
+    )
+    yield Runner(
+        name="llama-cli",
+        help="llama.cpp's command line: reserves what llama-server does",
+        prompt_cache_mib=PROMPT_CACHE_MIB,
+        ctx_checkpoints=CTX_CHECKPOINTS,
+        exporter="llama-cli",
+    )
     yield Runner(
         name="llama-fit-params",
         help="what llama.cpp's own measuring reports, which differs from a run in known places",

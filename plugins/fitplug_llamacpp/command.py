@@ -55,6 +55,10 @@ def _bare(wanted: bool) -> str | None:
     return "" if wanted else None
 
 
+def _count(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
 FLAGS = (
     Flag("n_ctx", "-c", "LLAMA_ARG_CTX_SIZE", lambda s: str(s.n_ctx)),
     Flag("n_gpu_layers", "-ngl", "LLAMA_ARG_N_GPU_LAYERS", lambda s: str(s.n_gpu_layers)),
@@ -84,6 +88,8 @@ FLAGS = (
     Flag("model_draft", "-md", "LLAMA_ARG_SPEC_DRAFT_MODEL", lambda s: s.model_draft),
     Flag("lora", "--lora", None, _lora),
     Flag("use_mmap", "--load-mode", "LLAMA_ARG_LOAD_MODE", lambda s: None if s.use_mmap else "none"),
+    Flag("cache_ram_mib", "-cram", "LLAMA_ARG_CACHE_RAM", lambda s: _count(s.cache_ram_mib)),
+    Flag("ctx_checkpoints", "-ctxcp", "LLAMA_ARG_CTX_CHECKPOINTS", lambda s: _count(s.ctx_checkpoints)),
     Flag("fit", "--fit", "LLAMA_ARG_FIT", lambda _: "off"),
 )  # fmt: skip
 """Every setting that decides memory, as common/arg.cpp spells it, common_params_parser_init. `fit` is no setting of ours:

@@ -52,3 +52,7 @@ class Settings:
     model_draft: str | None = None
     lora: tuple[str, ...] = ()
     use_mmap: bool = True
+    cache_ram_mib: int | None = None
+    """-cram: host memory for old prompts; None: the program's own default, see `Runner.prompt_cache_mib`."""
+    ctx_checkpoints: int | None = None
+    """-ctxcp: copies of windowed caches and recurrent states that a slot may keep in host memory; None: the default."""

@@ -10,6 +10,7 @@ from fitplug.memory.records import HOST, Kind
 from fitplug.planner.budget import spare
 from fitplug.planner.choose import choose, make_grid
 from fitplug.planner.fit import fit
+from fitplug.planner.host import checkpoint_bytes
 from fitplug.planner.records import Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trials
@@ -19,6 +20,7 @@ from planner_support import GIB, SERVER, Quick, card, make_machine, make_model
 DENSE = make_model()
 EXPERTS = make_model(n_layer=24, n_embd=2048, n_ff=1024, n_expert=64, n_used=4, n_ctx_train=65536)
 MODELS = {"dense": DENSE, "experts": EXPERTS}
+WINDOWED = make_model(arch="gemma3", n_layer=24, n_embd=2560, n_ff=10240)
 
 
 def plan_of(model, machine, *, wanted=None, **request):
@@ -197,3 +199,40 @@ def test_eight_cards_are_decided_in_few_estimates():
     search = Search(deep, trials, Settings(n_gpu_layers=-1), frozenset())
     choose(search, make_grid(deep, search.settings, Request()), Request())
     assert trials.n_estimates <= 40
+
+
+WITH_CACHES = replace(SERVER, prompt_cache_mib=8192, ctx_checkpoints=32)
+
+
+@given(host=st.integers(20, 300).map(lambda n: n / 10))
+@settings(max_examples=20, deadline=None)
+def test_the_servers_caches_stay_within_the_hosts_memory(host):
+    machine = make_machine(12, host_gib=host)
+    plan = fit(WINDOWED, machine, WITH_CACHES, Settings(), Request(), estimator=Quick)
+    if plan.fits:
+        chosen = plan.estimate.settings
+        prompts = 8192 if chosen.cache_ram_mib is None else chosen.cache_ram_mib
+        copies = 32 if chosen.ctx_checkpoints is None else chosen.ctx_checkpoints
+        kept = (prompts << 20) + copies * chosen.n_seq_max * checkpoint_bytes(WINDOWED, plan.estimate)
+        assert kept <= max(0, spare(plan.estimate, machine, GIB).host)
+
+
+def test_a_host_with_room_keeps_the_servers_defaults():
+    chosen = fit(WINDOWED, make_machine(12), WITH_CACHES, Settings(), Request(), estimator=Quick).estimate.settings
+    assert (chosen.cache_ram_mib, chosen.ctx_checkpoints) == (None, None)
+
+
+def test_a_runner_without_such_caches_is_given_no_limits():
+    chosen = fit(WINDOWED, make_machine(12, host_gib=3), SERVER, Settings(), Request(), estimator=Quick).estimate.settings
+    assert (chosen.cache_ram_mib, chosen.ctx_checkpoints) == (None, None)
+
+
+@pytest.mark.parametrize("lacks", [("overrides",), ("overrides", "n_cpu_moe"), ("tensor_split", "overrides", "n_cpu_moe")])
+@pytest.mark.parametrize("cards", [(4,), (3, 4)])
+@pytest.mark.parametrize("name", MODELS)
+def test_what_a_runner_has_no_place_for_is_left_alone(name, cards, lacks):
+    runner = replace(SERVER, cannot_express=lacks)
+    plan = fit(MODELS[name], make_machine(*cards), runner, Settings(), Request(), estimator=Quick)
+    assert plan.fits
+    for found in (plan.estimate, *(other.estimate for other in plan.alternatives)):
+        assert all(getattr(found.settings, field) == getattr(Settings(), field) for field in lacks)

@@ -92,6 +92,10 @@ _SETTINGS = (
              help="a draft model for speculative decoding"),
     _setting("lora", "--lora", type=Words(), multiple=True, metavar="FILE,…", help="LoRA adapters"),
     _setting("use_mmap", "--mmap/--no-mmap", help="map the file, or read it"),
+    _setting("cache_ram_mib", "-cram", "--cache-ram", type=Count(also=frozenset({-1})), metavar="MIB",
+             help="host memory for old prompts (8192); -1: no limit"),
+    _setting("ctx_checkpoints", "-ctxcp", "--ctx-checkpoints", type=Count(), metavar="N",
+             help="copies of windowed caches and states that a slot keeps (32)"),
 )  # fmt: skip
 
 

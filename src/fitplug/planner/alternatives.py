@@ -69,7 +69,7 @@ def _can_be_said(search: Search, settings: Settings) -> bool:
 def _small_cache(question: Question) -> Iterator[Other]:
     """K and V in 8 bits: twice the context, or more of the model on the GPU."""
     request, trial = question.request, question.choice.trial
-    if request.given & {"type_k", "type_v"} or request.goal == "quality" or not trial.estimate.resolved.flash_attn:
+    if question.search.given & {"type_k", "type_v"} or request.goal == "quality" or not trial.estimate.resolved.flash_attn:
         return
     search = question.search.variant(quick=True, type_k="q8_0", type_v="q8_0")
     cost = "a cache of 8 bits: hardly any loss of quality"
@@ -119,7 +119,7 @@ def _short_context(question: Question) -> Iterator[Other]:
 def _large_ubatch(question: Question) -> Iterator[Other]:
     """Weights that stay on the CPU are copied to the GPU once for each micro-batch of a long prompt."""
     settings = question.search.settings
-    if "n_ubatch" in question.request.given or settings.n_ubatch >= _LARGE_UBATCH:
+    if "n_ubatch" in question.search.given or settings.n_ubatch >= _LARGE_UBATCH:
         return
     search = question.search.variant(quick=True, n_ubatch=_LARGE_UBATCH, n_batch=max(settings.n_batch, _LARGE_UBATCH))
     if question.choice.where in ("one", "several"):

@@ -9,6 +9,7 @@ from fitplug.model.records import Model
 from fitplug.planner.alternatives import Question, find_others
 from fitplug.planner.choose import Choice, choose, make_grid
 from fitplug.planner.climb import Grid
+from fitplug.planner.host import hold_caches
 from fitplug.planner.reasons import explain
 from fitplug.planner.records import Alternative, Plan, Request
 from fitplug.planner.search import Search
@@ -48,6 +49,8 @@ def fit(
         trials.estimate(search.settings)  # says why
         raise RefusedError("llama.cpp refuses these settings")
     choice = choice._replace(trial=_pin_flash_attention(choice.trial, trials, request))
+    if choice.trial.fits:
+        choice = choice._replace(trial=hold_caches(choice.trial, model, runner, request.given))
     others = find_others(Question(choice, search, grid, request)) if choice.trial.fits else ()
     speed = Speedometer(model, machine, runner)
     return Plan(
@@ -62,7 +65,7 @@ def fit(
         alternatives=[
             Alternative(title=other.title, cost=other.cost, estimate=pinned.estimate, speed=speed(pinned.estimate))
             for other in others
-            for pinned in [_pin_flash_attention(other.trial, trials, request)]
+            for pinned in [hold_caches(_pin_flash_attention(other.trial, trials, request), model, runner, request.given)]
         ],
         fixes=() if choice.trial.fits else _fixes(choice, search, grid, request),
         n_estimates=trials.n_estimates,
@@ -91,7 +94,7 @@ def _pin_flash_attention(trial: Trial, trials: Trials, request: Request) -> Tria
     turn it off: then it is asked once more.
     """
     settings = trial.settings
-    if "flash_attn" in request.given:
+    if "flash_attn" in request.given or "flash_attn" in trials.runner.cannot_express:
         return trial
     is_on = trial.estimate.resolved.flash_attn
     if is_on and 0 < settings.n_gpu_layers < len(trial.estimate.layer_devices):

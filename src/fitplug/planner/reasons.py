@@ -19,6 +19,7 @@ def explain(choice: Choice, model: Model, machine: Machine, grid: Grid, request:
         *_context(choice, grid, request),
         *_cache(choice.trial, request),
         *_users(choice.trial, request),
+        *_host(choice.trial, request),
     )
 
 
@@ -105,6 +106,20 @@ def _users(trial: Trial, request: Request) -> Iterator[str]:
     if request.users > 1:
         each = format_tokens(trial.estimate.resolved.n_ctx_seq)
         yield f"{trial.settings.n_seq_max} users are served at once, each with {each} tokens of context."
+
+
+def _host(trial: Trial, request: Request) -> Iterator[str]:
+    settings = trial.settings
+    if settings.cache_ram_mib is not None and "cache_ram_mib" not in request.given:
+        yield (
+            f"The server would keep up to 8 GiB of old prompts in the host's memory; -cram {settings.cache_ram_mib} is what is "
+            "left for them."
+        )
+    if settings.ctx_checkpoints is not None and "ctx_checkpoints" not in request.given:
+        yield (
+            f"It would also keep 32 copies of each slot's windowed cache or state; -ctxcp {settings.ctx_checkpoints} keeps "
+            "them from filling the host's memory."
+        )
 
 
 def _shares(trial: Trial, machine: Machine) -> str:
