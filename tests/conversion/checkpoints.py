@@ -4,7 +4,20 @@ import json
 import struct
 
 
-def llama(n_layer=32, n_embd=4096, n_ff=14336, n_head=32, n_head_kv=8, width=128, n_vocab=128256, *, tied=False, bias=(), qk_norm=False, **config):
+def llama(
+    n_layer=32,
+    n_embd=4096,
+    n_ff=14336,
+    n_head=32,
+    n_head_kv=8,
+    width=128,
+    n_vocab=128256,
+    *,
+    tied=False,
+    bias=(),
+    qk_norm=False,
+    **config,
+):
     base = {"architectures": ["LlamaForCausalLM"], "hidden_size": n_embd, "intermediate_size": n_ff, "num_attention_heads": n_head,
             "num_key_value_heads": n_head_kv, "num_hidden_layers": n_layer, "vocab_size": n_vocab, "rms_norm_eps": 1e-5,
             "max_position_embeddings": 131072}  # fmt: skip
@@ -32,9 +45,10 @@ def _experts(tensors, at, n_expert, n_ff, n_embd, names=("gate_proj", "up_proj",
         tensors[f"{at}.{i}.{names[2]}.weight"] = (n_embd, n_ff)
 
 
-def _without_mlp(tensors, layers=None):
-    wanted = None if layers is None else {f"model.layers.{i}.mlp." for i in layers}
-    return {k: v for k, v in tensors.items() if ".mlp." not in k or (wanted and not k.startswith(tuple(wanted)))}
+def _without_mlp(tensors, layers=()):
+    """Without the plain ones, but for those layers."""
+    kept = tuple(f"model.layers.{i}.mlp." for i in layers)
+    return {k: v for k, v in tensors.items() if ".mlp." not in k or k.startswith(kept)}
 
 
 LLAMA3_ROPE = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
@@ -49,7 +63,19 @@ def llama_70b():
 
 
 def qwen25_05b():
-    return llama(24, 896, 4864, 14, 2, 64, 151936, tied=True, bias="qkv", architectures=["Qwen2ForCausalLM"], max_position_embeddings=32768)
+    return llama(
+        24,
+        896,
+        4864,
+        14,
+        2,
+        64,
+        151936,
+        tied=True,
+        bias="qkv",
+        architectures=["Qwen2ForCausalLM"],
+        max_position_embeddings=32768,
+    )
 
 
 def qwen3_4b():
@@ -86,48 +112,63 @@ def gemma_3_4b():
     tensors = {f"language_model.{k}": v for k, v in tensors.items()}
     tensors["vision_tower.vision_model.embeddings.patch_embedding.weight"] = (1152, 3, 14, 14)
     tensors["multi_modal_projector.mm_input_projection_weight"] = (1152, 2560)
-    return {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text, "vision_config": {"hidden_size": 1152}}, tensors
+    return {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "text_config": text,
+        "vision_config": {"hidden_size": 1152},
+    }, tensors
 
 
-def deepseek_v2_lite():
-    config, tensors = llama(27, 2048, 10944, 16, 16, 128, 102400, architectures=["DeepseekV2ForCausalLM"], n_routed_experts=64,
-                            num_experts_per_tok=6, moe_intermediate_size=1408, n_shared_experts=2, first_k_dense_replace=1,
-                            kv_lora_rank=512, q_lora_rank=None, qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128,
-                            max_position_embeddings=163840)  # fmt: skip
-    tensors = _without_mlp(tensors, range(1, 27))
-    for i in range(27):
+def deepseek(n_layer, n_embd, n_ff, n_head, n_vocab, n_expert, n_ff_exp, n_shared, n_dense, q_lora_rank=None):
+    config, tensors = llama(n_layer, n_embd, n_ff, n_head, n_head, 128, n_vocab, architectures=["DeepseekV2ForCausalLM"],
+                            n_routed_experts=n_expert, num_experts_per_tok=6, moe_intermediate_size=n_ff_exp,
+                            n_shared_experts=n_shared, first_k_dense_replace=n_dense, kv_lora_rank=512, q_lora_rank=q_lora_rank,
+                            qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128, max_position_embeddings=163840)  # fmt: skip
+    tensors = _without_mlp(tensors, range(n_dense))
+    for i in range(n_layer):
         at = f"model.layers.{i}."
-        for part in "kv":
+        for part in "qkv":
             del tensors[f"{at}self_attn.{part}_proj.weight"]
-        tensors[f"{at}self_attn.q_proj.weight"] = (16 * 192, 2048)
-        tensors[f"{at}self_attn.kv_a_proj_with_mqa.weight"] = (576, 2048)
+        if q_lora_rank is None:
+            tensors[f"{at}self_attn.q_proj.weight"] = (n_head * 192, n_embd)
+        else:
+            tensors |= {f"{at}self_attn.q_a_proj.weight": (q_lora_rank, n_embd), f"{at}self_attn.q_a_layernorm.weight": (q_lora_rank,),
+                        f"{at}self_attn.q_b_proj.weight": (n_head * 192, q_lora_rank)}  # fmt: skip
+        tensors[f"{at}self_attn.kv_a_proj_with_mqa.weight"] = (576, n_embd)
         tensors[f"{at}self_attn.kv_a_layernorm.weight"] = (512,)
-        tensors[f"{at}self_attn.kv_b_proj.weight"] = (16 * 256, 512)
-        if i:
-            tensors[f"{at}mlp.gate.weight"] = (64, 2048)
-            _experts(tensors, f"{at}mlp.experts", 64, 1408, 2048)
-            tensors |= {f"{at}mlp.shared_experts.{p}_proj.weight": (2816, 2048) for p in ("gate", "up")}
-            tensors[f"{at}mlp.shared_experts.down_proj.weight"] = (2048, 2816)
+        tensors[f"{at}self_attn.kv_b_proj.weight"] = (n_head * 256, 512)
+        if i >= n_dense:
+            tensors[f"{at}mlp.gate.weight"] = (n_expert, n_embd)
+            _experts(tensors, f"{at}mlp.experts", n_expert, n_ff_exp, n_embd)
+            shared = n_shared * n_ff_exp
+            tensors |= {f"{at}mlp.shared_experts.{p}_proj.weight": (shared, n_embd) for p in ("gate", "up")}
+            tensors[f"{at}mlp.shared_experts.down_proj.weight"] = (n_embd, shared)
     return config, tensors
 
 
-def gpt_oss_20b():
-    config, tensors = llama(24, 2880, 2880, 64, 8, 64, 201088, bias="qkv", head_dim=64, architectures=["GptOssForCausalLM"],
-                            num_local_experts=32, num_experts_per_tok=4, sliding_window=128,
+def deepseek_v2_lite():
+    return deepseek(27, 2048, 10944, 16, 102400, 64, 1408, 2, 1)
+
+
+def gpt_oss(n_layer, n_expert):
+    config, tensors = llama(n_layer, 2880, 2880, 64, 8, 64, 201088, bias="qkv", head_dim=64, architectures=["GptOssForCausalLM"],
+                            num_local_experts=n_expert, num_experts_per_tok=4, sliding_window=128,
                             quantization_config={"quant_method": "mxfp4"})  # fmt: skip
     tensors = _without_mlp(tensors)
-    for i in range(24):
+    for i in range(n_layer):
         at = f"model.layers.{i}."
         tensors |= {f"{at}self_attn.o_proj.bias": (2880,), f"{at}self_attn.sinks": (64,),
-                    f"{at}mlp.router.weight": (32, 2880), f"{at}mlp.router.bias": (32,),
-                    f"{at}mlp.experts.gate_up_proj_blocks": (32, 5760, 90, 16), f"{at}mlp.experts.gate_up_proj_scales": (32, 5760, 90),
-                    f"{at}mlp.experts.gate_up_proj_bias": (32, 5760), f"{at}mlp.experts.down_proj_blocks": (32, 2880, 90, 16),
-                    f"{at}mlp.experts.down_proj_scales": (32, 2880, 90), f"{at}mlp.experts.down_proj_bias": (32, 2880)}  # fmt: skip
+                    f"{at}mlp.router.weight": (n_expert, 2880), f"{at}mlp.router.bias": (n_expert,),
+                    f"{at}mlp.experts.gate_up_proj_blocks": (n_expert, 5760, 90, 16), f"{at}mlp.experts.gate_up_proj_scales": (n_expert, 5760, 90),
+                    f"{at}mlp.experts.gate_up_proj_bias": (n_expert, 5760), f"{at}mlp.experts.down_proj_blocks": (n_expert, 2880, 90, 16),
+                    f"{at}mlp.experts.down_proj_scales": (n_expert, 2880, 90), f"{at}mlp.experts.down_proj_bias": (n_expert, 2880)}  # fmt: skip
     return config, tensors
 
 
 def olmo_2_13b():
-    config, tensors = llama(40, 5120, 13824, 40, 40, 128, 100352, architectures=["Olmo2ForCausalLM"], max_position_embeddings=4096)
+    config, tensors = llama(
+        40, 5120, 13824, 40, 40, 128, 100352, architectures=["Olmo2ForCausalLM"], max_position_embeddings=4096
+    )
     for i in range(40):
         at = f"model.layers.{i}."
         del tensors[f"{at}input_layernorm.weight"]
@@ -136,9 +177,6 @@ def olmo_2_13b():
     return config, tensors
 
 
-MODELS = {"llama-3.1-8b": llama_8b, "llama-3.3-70b": llama_70b, "qwen2.5-0.5b": qwen25_05b, "qwen3-4b": qwen3_4b,
-          "qwen3-30b-a3b": qwen3_30b_a3b, "mixtral-8x7b": mixtral, "gemma-3-4b": gemma_3_4b, "deepseek-v2-lite": deepseek_v2_lite,
-          "gpt-oss-20b": gpt_oss_20b, "olmo-2-13b": olmo_2_13b}  # fmt: skip
 SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "U8": 1, "I32": 4}
 
 
@@ -183,3 +221,48 @@ def write(folder, config, tensors, *, dtype="BF16", n_shards=1):
         if isinstance(data, bytes):
             (folder / name).write_bytes(data)
     return files
+
+
+def qwen3_06b():
+    """Its embeddings are tied, and stored twice all the same."""
+    return llama(28, 1024, 3072, 16, 8, 128, 151936, qk_norm=True, head_dim=128, architectures=["Qwen3ForCausalLM"])
+
+
+def qwen3_14b():
+    return llama(40, 5120, 17408, 40, 8, 128, 151936, qk_norm=True, head_dim=128, architectures=["Qwen3ForCausalLM"])
+
+
+def gpt_oss_120b():
+    return gpt_oss(36, 128)
+
+
+def gpt_oss_20b():
+    return gpt_oss(24, 32)
+
+
+def deepseek_v31():
+    """In FP8, as it is published."""
+    config, tensors = deepseek(61, 7168, 18432, 128, 129280, 256, 2048, 1, 3, q_lora_rank=1536)
+    return config | {"architectures": ["DeepseekV3ForCausalLM"], "num_nextn_predict_layers": 1}, tensors
+
+
+def glm_46v():
+    config, tensors = llama(46, 4096, 10944, 96, 8, 128, 151552, bias="qkv", head_dim=128, architectures=["Glm4MoeForCausalLM"],
+                            n_routed_experts=128, num_experts_per_tok=8, moe_intermediate_size=1408, n_shared_experts=1,
+                            first_k_dense_replace=1, num_nextn_predict_layers=0)  # fmt: skip
+    tensors = _without_mlp(tensors, [0])
+    for i in range(1, 46):
+        at = f"model.layers.{i}.mlp."
+        tensors |= {f"{at}gate.weight": (128, 4096), f"{at}gate.e_score_correction_bias": (128,)}
+        _experts(tensors, f"{at}experts", 128, 1408, 4096)
+        tensors |= {f"{at}shared_experts.{p}_proj.weight": (1408, 4096) for p in ("gate", "up")}
+        tensors[f"{at}shared_experts.down_proj.weight"] = (4096, 1408)
+    return config, tensors
+
+
+MODELS = {"llama-3.1-8b": llama_8b, "llama-3.3-70b": llama_70b, "qwen2.5-0.5b": qwen25_05b, "qwen3-4b": qwen3_4b,
+          "qwen3-30b-a3b": qwen3_30b_a3b, "mixtral-8x7b": mixtral, "gemma-3-4b": gemma_3_4b, "deepseek-v2-lite": deepseek_v2_lite,
+          "gpt-oss-20b": gpt_oss_20b, "olmo-2-13b": olmo_2_13b}  # fmt: skip
+SNAPSHOTS = {"gemma-3-4b-it": gemma_3_4b, "meta-llama-3.1-70b-instruct": llama_70b, "qwen3-0.6b": qwen3_06b, "qwen3-14b": qwen3_14b,
+             "gpt-oss-120b": gpt_oss_120b, "deepseek-v3.1": deepseek_v31, "glm-4.6v": glm_46v}  # fmt: skip
+"""llama.cpp's tests/snapshots that this module can build the model of."""
