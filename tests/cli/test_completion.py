@@ -18,7 +18,7 @@ def complete(*words):
     ("words", "expected"),
     [
         (["e"], ["explain", "export"]),
-        (["auto", "--ctx"], ["--ctx-size"]),
+        (["auto", "--ctx"], ["--ctx-size", "--ctx-checkpoints"]),
         (["auto", "--goal", "s"], ["speed"]),
         (["explain", "m.gguf", "-ctk", "q4"], ["q4_0", "q4_1"]),
         (["explain", "-fa", ""], ["on", "off", "auto"]),
