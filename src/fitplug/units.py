@@ -5,8 +5,10 @@ import re
 from fitplug.errors import FitplugError
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-_UNITS = {"": 1, "b": 1, "k": KIB, "kib": KIB, "kb": 1000, "m": MIB, "mib": MIB, "mb": 1000**2, "g": GIB, "gib": GIB, "gb": 1000**3,
-          "t": 1 << 40, "tib": 1 << 40, "tb": 1000**4}  # fmt: skip
+_UNITS = {
+    "": 1, "b": 1, "k": KIB, "kib": KIB, "kb": 1000, "m": MIB, "mib": MIB, "mb": 1000**2,
+    "g": GIB, "gib": GIB, "gb": 1000**3, "t": 1 << 40, "tib": 1 << 40, "tb": 1000**4,
+}  # fmt: skip
 _SIZE = re.compile(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([a-z]{0,3})\s*", re.ASCII)
 
 

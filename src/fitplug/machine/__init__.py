@@ -1,0 +1,1 @@
+"""Machines: what they have, recorded, detected or imagined."""
