@@ -154,6 +154,26 @@ def test_the_goal_context_takes_the_trained_length():
     assert plan.estimate.settings.n_ctx == EXPERTS.n_ctx_train
 
 
+def test_the_goal_context_prefers_length_to_speed():
+    fast, long = (plan_of(DENSE, make_machine(12), goal=goal) for goal in ("balanced", "context"))
+    assert fast.estimate.settings.n_ctx < long.estimate.settings.n_ctx == DENSE.n_ctx_train
+    assert any(other.estimate.settings.n_ctx == fast.estimate.settings.n_ctx for other in long.alternatives)
+
+
+def test_the_goal_speed_takes_the_fast_card_alone():
+    cards = card(9, bandwidth=900 * 10**9), card(24, bandwidth=300 * 10**9)
+    quick, long = (plan_of(DENSE, make_machine(*cards), goal=goal).estimate for goal in ("speed", "balanced"))
+    assert set(quick.layer_devices) == {"CUDA0"}
+    assert quick.settings.n_ctx < long.settings.n_ctx
+
+
+def test_a_quarter_of_the_host_stays_free_where_everything_is_on_the_cpu():
+    machine = make_machine(host_gib=16)
+    plan = plan_of(DENSE, machine)
+    assert plan.estimate.settings.n_ctx > 8192
+    assert spare(plan.estimate, machine, GIB).host >= 4 * GIB
+
+
 def test_without_a_gpu_everything_is_on_the_cpu():
     plan = plan_of(DENSE, make_machine(host_gib=16))
     assert plan.fits

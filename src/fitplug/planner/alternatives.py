@@ -14,6 +14,7 @@ from fitplug.units import format_bytes, format_tokens
 
 MOST = 4
 _LARGE_UBATCH = 2048
+_SMALL_UBATCH = 128
 _MODEST = 8192
 """A context with which most chats are content."""
 _WORTH = 1.1
@@ -133,6 +134,25 @@ def _large_ubatch(question: Question) -> Iterator[Other]:
         yield Other("reads long prompts faster", cost, trial)
 
 
+def _all_on_gpu(question: Question) -> Iterator[Other]:
+    """Where a long context has pushed a part off the GPU: what fits with everything on it."""
+    if question.request.goal == "context" and "n_ctx" not in question.request.given:
+        trial = question.search.variant(quick=True).longest_on_gpus(question.grid, question.usable)
+        if trial is not None:
+            cost = f"{format_tokens(trial.settings.n_ctx)} instead of {format_tokens(question.n_ctx)} tokens of context"
+            yield Other("faster: everything on the GPU", cost, trial)
+
+
+def _small_ubatch(question: Question) -> Iterator[Other]:
+    """Smaller buffers for the computation may be all that is missing to have everything on the GPUs."""
+    settings = question.search.settings
+    if "n_ubatch" in question.search.given or settings.n_ubatch <= _SMALL_UBATCH:
+        return
+    trial = question.search.variant(quick=True, n_ubatch=_SMALL_UBATCH).longest_on_gpus(question.grid, question.usable)
+    if trial is not None:
+        yield Other("everything on the GPU", f"long prompts are read more slowly (-ub {_SMALL_UBATCH})", trial)
+
+
 def _one_gpu(question: Question) -> Iterator[Other]:
     """One card alone, where the shortest context fits there."""
     best = max(question.usable, key=lambda d: question.search.trials.budgets[d], default=None)
@@ -158,8 +178,8 @@ def _used(trial: Trial) -> Sequence[int]:
 _WAYS: dict[str, tuple[Callable[[Question], Iterator[Other]], ...]] = {
     "one": (_small_cache, _long_context, _short_context),
     "several": (_small_cache, _single_copy, _one_gpu, _long_context, _short_context),
-    "experts": (_small_cache, _long_context, _large_ubatch),
-    "layers": (_small_cache, _long_context, _large_ubatch),
+    "experts": (_all_on_gpu, _small_ubatch, _small_cache, _long_context, _large_ubatch),
+    "layers": (_all_on_gpu, _small_ubatch, _small_cache, _long_context, _large_ubatch),
     "cpu": (_short_context,),
     "given": (_short_context,),
 }

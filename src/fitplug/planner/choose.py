@@ -16,6 +16,8 @@ Where: TypeAlias = Literal["one", "several", "experts", "layers", "cpu", "given"
 """Everything on one GPU, on several, experts or layers on the CPU, all on the CPU, or as the user said."""
 
 DEFAULT_MIN_CTX = 8192
+LEFT_ON_HOST = 4
+"""One part in so many of the host's memory stays free for everything else where the context is ours to choose."""
 _PLACING = frozenset({"n_gpu_layers", "tensor_split", "split_mode"})
 """Flags that leave no freedom to move layers: with one of them only the context, and perhaps -ngl, is searched."""
 
@@ -49,7 +51,15 @@ def choose(search: Search, grid: Grid, request: Request) -> Choice | None:
         return _as_given(search, grid, request)
     if "tensor_split" in search.given and len(usable) > 1:
         return _unsplit(search, grid, usable) or _on_cpu(search, grid)
-    return _on_gpus(search, grid, request.goal, usable) or _partly(search, grid, request, usable) or _on_cpu(search, grid)
+    found = _on_gpus(search, grid, request.goal, usable)
+    if found is not None and request.goal == "context" and found.trial.settings.n_ctx < grid.high:
+        longer = _partly(search, grid, request, usable)  # a longer context is worth more than speed
+        found = longer if longer is not None and _is_longer(longer, found) else found
+    return found or _partly(search, grid, request, usable) or _on_cpu(search, grid)
+
+
+def _is_longer(one: Choice, other: Choice) -> bool:
+    return one.trial.fits and one.trial.settings.n_ctx > other.trial.settings.n_ctx
 
 
 def is_all(search: Search, n_gpu_layers: int) -> bool:
@@ -128,7 +138,7 @@ def _on_cpu(search: Search, grid: Grid) -> Choice | None:
     alone = replace(settings, devices=())
     may_leave_out = search.devices and "devices" not in search.trials.runner.cannot_express
     for candidate in (settings, alone) if may_leave_out else (settings,):
-        trial = search.stretch(candidate, grid)
+        trial = search.stretch(candidate, grid, host_bytes=search.machine.host.available_bytes // LEFT_ON_HOST)
         if trial is not None:
             return Choice(trial, "cpu")
     last = search.trials(replace(alone if may_leave_out else settings, n_ctx=grid.low))

@@ -78,6 +78,8 @@ def _context(choice: Choice, grid: Grid, request: Request) -> Iterator[str]:
     words = f"{format_tokens(n_ctx)} tokens"
     if "n_ctx" in request.given:
         yield f"The context is {words}, as you asked."
+    elif n_ctx == grid.high and request.goal == "context" and choice.where in ("experts", "layers"):
+        yield f"The context is {words}, the longest that the model was trained for: that is what --goal context asks for."
     elif n_ctx == grid.high:
         yield f"The context is {words}, the longest that the model was trained for."
     elif choice.where in ("one", "several", "given"):
@@ -86,7 +88,7 @@ def _context(choice: Choice, grid: Grid, request: Request) -> Iterator[str]:
             f"the model was trained for {format_tokens(grid.high)}."
         )
     elif choice.where == "cpu":
-        yield f"The context is {words}, the longest for which the host has the memory."
+        yield f"The context is {words}, the longest that leaves a quarter of the host's memory to others."
     else:
         yield (
             f"The context is {words}: at least {format_tokens(grid.low)} were wanted, and a longer one would push more of "

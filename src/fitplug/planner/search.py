@@ -127,17 +127,24 @@ class Search:
                 break
         return best
 
-    def stretch(self, settings: Settings, grid: Grid) -> Trial | None:
-        """The longest context with all other settings as they are; None where the shortest does not fit."""
+    def stretch(self, settings: Settings, grid: Grid, *, host_bytes: int = 0) -> Trial | None:
+        """The longest context with all other settings as they are; None where the shortest does not fit.
+
+        Args:
+            settings: All but the context.
+            grid: The contexts.
+            host_bytes: What a context that is longer than the shortest must leave of the host's memory.
+        """
         points: list[tuple[int, Trial]] = []
 
         def attempt(n_ctx: int) -> Trial | None:
             trial = self.trials(replace(settings, n_ctx=n_ctx))
             points.extend([] if trial is None else [(n_ctx, trial)])
-            return trial if trial is not None and trial.fits else None
+            modest = trial is not None and (n_ctx == grid.low or trial.spare.host >= host_bytes)
+            return trial if trial is not None and trial.fits and modest else None
 
         def guess(below: int) -> int:
-            return 0 if len(points) < 2 else min(below - 1, grid.number(_crossing(points)))
+            return 0 if len(points) < 2 else min(below - 1, grid.number(_crossing(points, host_bytes)))
 
         return climb(grid, attempt, guess, quick=self.quick)
 
@@ -235,9 +242,10 @@ class Search:
         return min(sizes, default=min((layer.whole for layer in self.costs.layers if layer.whole), default=0))
 
 
-def _crossing(points: Sequence[tuple[int, Trial]]) -> float:
+def _crossing(points: Sequence[tuple[int, Trial]], host_bytes: int) -> float:
     """Where the straight line through the two last trials says that the first device, or the host, is full."""
     (n1, one), (n2, two) = points[-2:]
-    room = [*one.spare.devices, one.spare.host]
-    lines = [(a, (b - a) / (n2 - n1)) for a, b in zip(room, [*two.spare.devices, two.spare.host], strict=True)]
+    room = [*one.spare.devices, one.spare.host - host_bytes]
+    then = [*two.spare.devices, two.spare.host - host_bytes]
+    lines = [(a, (b - a) / (n2 - n1)) for a, b in zip(room, then, strict=True)]
     return min((n1 - a / slope for a, slope in lines if slope < 0), default=float(max(n1, n2)))

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fitplug.extension import Export
+from fitplug.planner.layout import SINGLE_COPY
 from fitplug.planner.records import Alternative, Plan, Range, Speed
 from fitplug.render.numbers import device_rows, n_layers_on_gpu
 from fitplug.render.page import Block, Line, Pairs, Points, Shell, Table, write
@@ -57,7 +58,7 @@ def place_words(plan: Plan) -> str:
     if on_gpu < n_layer_all:
         return f"{on_gpu} of {n_layer_all} layers on {where}"
     settings = plan.estimate.settings
-    if settings.n_cpu_moe or settings.overrides:
+    if settings.n_cpu_moe or set(settings.overrides) - {SINGLE_COPY}:
         return f"on {where}, some experts in the host's memory" if plan.model.n_expert else f"mostly on {where}"
     return f"all on {where}"
 
