@@ -1,4 +1,4 @@
-"""BitNet: norms within attention and feed-forward; the logits come from the token embeddings where they lie (src/models/bitnet.cpp)."""
+"""BitNet: norms within each block; logits from the token embeddings where they lie (src/models/bitnet.cpp)."""
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS

@@ -35,7 +35,7 @@ def build(g: GraphContext) -> None:
         g.pin_to_layer(streams, il)
 
     flat = ggml.get_rows(ggml.reshape(streams, n_embd * hc, n_tokens), out_ids)
-    cur = _head(g, ggml.reshape(flat, n_embd, hc, g.n_outputs))
+    cur = build_hc_head(g, ggml.reshape(flat, n_embd, hc, g.n_outputs))
     g.build_output(g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS))
 
 
@@ -52,8 +52,8 @@ def _feed_forward(g: GraphContext, cur: Tensor, tokens: Tensor | None, il: int) 
     return ggml.add(out, g.ffn(cur, il, suffix="_shexp"))
 
 
-def _head(g: GraphContext, x: Tensor) -> Tensor:
-    """build_hc_head: what is left of the streams at the end."""
+def build_hc_head(g: GraphContext, x: Tensor) -> Tensor:
+    """What is left of the streams at the end."""
     n_embd, hc, nt, _ = x.ne
     mixes = ggml.mul_mat(g.needed("output_hc_fn"), ggml.rms_norm(ggml.reshape(x, hc * n_embd, nt)))
     pre = ggml.add(ggml.mul(mixes, g.needed("output_hc_scale")), g.needed("output_hc_base"))
@@ -81,14 +81,8 @@ class Attention:
 
     def __call__(self, cur: Tensor, il: int) -> Tensor:
         """build_attention_impl."""
-        g, layer = self.g, self.g.hparams(il)
-        head, n_head, nt = g.n_embd_head_k, g.n_head, cur.ne[1]
-        qr = g.build_lora_mm(g.w("attn_q_a", il).weight, cur)
-        qr = g.build_norm(qr, g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
-        q = ggml.rms_norm(ggml.reshape(g.build_lora_mm(g.w("attn_q_b", il).weight, qr), head, n_head, nt))
-        q = ggml.rope_ext(q, self.inp_pos)
-        kv = g.build_norm(g.build_lora_mm(g.w("attn_kv", il).weight, cur), g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il)
-        kv = ggml.rope_ext(ggml.reshape(kv, head, 1, nt), self.inp_pos)
+        layer = self.g.hparams(il)
+        qr, q, kv = queries_and_keys(self.g, self.inp_pos, cur, il)
         if layer.compress_ratio == CSA_RATIO:
             self.csa.compress(self.csa.new_state(cur, il), il)
             self.lid.compress(self.lid.new_state(cur, il), il)
@@ -98,7 +92,7 @@ class Attention:
             out = self._attn(q, kv, self.hca, None, il)
         else:
             out = self._attn(q, kv, None, None, il)
-        return self._output(out, il)
+        return grouped_output(self.g, self.inp_pos, out, il)
 
     def _top_k(self, qr: Tensor, cur: Tensor, il: int) -> Tensor:
         """build_lid_top_k: the compressed cells that score best."""
@@ -128,12 +122,24 @@ class Attention:
         out = g.build_attn_mha(q, k, k, mask, il, sinks=g.w("attn_sinks", il).weight)
         return out if rot is None else mul_mat_hadamard(out, rot)
 
-    def _output(self, out: Tensor, il: int) -> Tensor:
-        """Turned back, and projected group by group through a low rank."""
-        g, n_groups, rank = self.g, self.g.hparam("dsv4_o_group_count"), self.g.hparam("dsv4_o_lora_rank")
-        head, nt = g.n_embd_head_k, g.n_tokens
-        out = ggml.rope_ext_back(ggml.reshape(out, head, g.n_head, nt), self.inp_pos)
-        out = ggml.permute(ggml.reshape(out, head * g.n_head // n_groups, n_groups, nt), 0, 2, 1, 3)
-        out = ggml.mul_mat(g.needed("attn_output_a", il), out)
-        out = ggml.cont(ggml.permute(out, 0, 2, 1, 3), rank * n_groups, nt)
-        return g.build_lora_mm(g.w("attn_output_b", il).weight, out)
+
+def queries_and_keys(g: GraphContext, inp_pos: Tensor, cur: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The compressed queries, Q, and the one head that is both K and V."""
+    head, n_head, nt = g.n_embd_head_k, g.n_head, cur.ne[1]
+    qr = g.build_lora_mm(g.w("attn_q_a", il).weight, cur)
+    qr = g.build_norm(qr, g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
+    q = ggml.rms_norm(ggml.reshape(g.build_lora_mm(g.w("attn_q_b", il).weight, qr), head, n_head, nt))
+    kv = g.build_norm(g.build_lora_mm(g.w("attn_kv", il).weight, cur), g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il)
+    kv = ggml.reshape(kv, head, 1, nt)
+    return qr, ggml.rope_ext(q, inp_pos), ggml.rope_ext(kv, inp_pos)
+
+
+def grouped_output(g: GraphContext, inp_pos: Tensor, out: Tensor, il: int) -> Tensor:
+    """The heads turned back, and projected group by group through a low rank."""
+    n_groups, rank = g.hparam("dsv4_o_group_count"), g.hparam("dsv4_o_lora_rank")
+    head, nt = g.n_embd_head_k, g.n_tokens
+    out = ggml.rope_ext_back(ggml.reshape(out, head, g.n_head, nt), inp_pos)
+    out = ggml.permute(ggml.reshape(out, head * g.n_head // n_groups, n_groups, nt), 0, 2, 1, 3)
+    out = ggml.mul_mat(g.needed("attn_output_a", il), out)
+    out = ggml.cont(ggml.permute(out, 0, 2, 1, 3), rank * n_groups, nt)
+    return g.build_lora_mm(g.w("attn_output_b", il).weight, out)

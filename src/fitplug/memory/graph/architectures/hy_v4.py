@@ -38,9 +38,7 @@ class GatedAttention:
     def __init__(self, g: GraphContext, inp_pos: Tensor) -> None:
         """Build the inputs."""
         self.g, self.inp_pos = g, inp_pos
-        self.inp: InpAttnKDsa | InpAttnK = (
-            build_attn_inp_k_dsa(g) if g.hparam("indexer_top_k") > 0 else g.build_attn_inp_k()
-        )
+        self.inp: InpAttnKDsa | InpAttnK = build_attn_inp_k_dsa(g) if g.hparam("indexer_top_k") > 0 else g.build_attn_inp_k()
         self.top_k: Tensor | None = None
 
     def __call__(self, cur: Tensor, il: int) -> Tensor:

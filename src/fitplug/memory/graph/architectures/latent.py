@@ -10,6 +10,8 @@ MODULES: dict[str, str] = {
     "deepseek4": "deepseek4",
     **dict.fromkeys(("t5", "t5encoder"), "t5"),
     "cogvlm": "cogvlm",
+    "eagle3": "eagle3",
+    "dflash": "dflash",
     "chameleon": "chameleon",
     "hrm_text": "hrm_text",
     "graniteswitch": "graniteswitch",

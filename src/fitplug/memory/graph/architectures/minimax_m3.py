@@ -31,9 +31,7 @@ def build(g: GraphContext) -> None:
     g.build_output(g.build_norm(inpL, g.w("output_norm"), LLM_NORM_RMS))
 
 
-def _attention(
-    g: GraphContext, inp: InpAttnKv, sparse: BlockAttention | None, inp_pos: Tensor, cur: Tensor, il: int
-) -> Tensor:
+def _attention(g: GraphContext, inp: InpAttnKv, sparse: BlockAttention | None, inp_pos: Tensor, cur: Tensor, il: int) -> Tensor:
     q, k, v = g.build_qkv(il, cur)
     q = g.build_norm(q, g.w("attn_q_norm", il), LLM_NORM_RMS, il)
     k = g.build_norm(k, g.w("attn_k_norm", il), LLM_NORM_RMS, il)

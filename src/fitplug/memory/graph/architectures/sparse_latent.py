@@ -32,7 +32,7 @@ def build(g: GraphContext) -> None:
 
 
 class SparseAttention:
-    """The attention of one graph: a layer without an indexer sees what an earlier one chose (glm-dsa) or a window (dots3note)."""
+    """Layers without an indexer see what an earlier one chose (glm-dsa), or a window (dots3note)."""
 
     def __init__(self, g: GraphContext, inp_pos: Tensor) -> None:
         """Build the inputs."""

@@ -134,9 +134,7 @@ class BlockAttention:
     def _masked(self, c: Cached, stream: int) -> Tensor:
         n_tps = self.n_tps
         q = ggml.view_3d(c.q, c.q.ne[0], c.q.ne[1], n_tps, c.q.nb[1], c.q.nb[2], stream * n_tps * c.q.nb[2])
-        k, v = (
-            ggml.permute(ggml.view_4d(t, *t.ne[:3], 1, *t.nb[1:], stream * t.nb[3]), 0, 3, 1, 2) for t in (c.k, c.v)
-        )
+        k, v = (ggml.permute(ggml.view_4d(t, *t.ne[:3], 1, *t.nb[1:], stream * t.nb[3]), 0, 3, 1, 2) for t in (c.k, c.v))
         return self._flash(q, k, v, self._cells_mask(self._block_mask(c, stream), stream), c.k.ne[1])
 
     def _block_mask(self, c: Cached, stream: int) -> Tensor:

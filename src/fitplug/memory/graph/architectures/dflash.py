@@ -1,0 +1,118 @@
+"""DFlash and DSpark: a block of tokens is drafted at once over a target's states (src/models/dflash.cpp).
+
+What a context is reserved for is a batch of tokens; the graph that writes the target's states into the cache is smaller.
+"""
+
+from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.architectures.deepseek4 import build_hc_head, grouped_output, queries_and_keys
+from fitplug.memory.graph.architectures.eagle3 import to_target_vocabulary
+from fitplug.memory.graph.attention import InpAttnKv, InpAttnKvIswa
+from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
+from fitplug.memory.graph.blocks.block_drafts import MarkovHead, build_block_conv, build_selector
+from fitplug.memory.graph.blocks.hyper_connections import build_hc_post, build_hc_pre
+from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.ffn import GELU, PAR, SILU, SQRT_SOFTPLUS
+from fitplug.memory.graph.tensor import Tensor
+
+
+def build(g: GraphContext) -> None:
+    """Draw the graph; a draft without token embeddings of its own uses the target's, which are not here."""
+    inp_pos = g.build_inp_pos()
+    over_streams = g.hparam("dsv4_hc_mult") > 0
+    if over_streams:
+        tokens, cur, state = _deepseek4_stages(g, inp_pos)
+    else:
+        tokens, cur = _layers(g, inp_pos)
+        state = cur
+    state.is_output = True
+    logits = g.build_lora_mm(g.output.weight, cur, g.output.scale)
+    selects = not over_streams and g.w("selector_hidden").weight is not None
+    if selects and g.get_float("logit_scale"):
+        logits = ggml.scale(logits)
+    if selects and g.get_float("final_logit_softcapping") > 0:
+        logits = ggml.scale(ggml.tanh(ggml.scale(logits)))
+    if not over_streams:
+        logits = to_target_vocabulary(g, logits)
+    g.expand(logits)
+    if g.w("markov_w1").weight is not None:
+        logits = MarkovHead(g, tokens, state)(logits)
+    logits.is_output = True
+    if selects:
+        build_selector(g, tokens, logits, state)
+
+
+def _layers(g: GraphContext, inp_pos: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens, and the normed output of ordinary layers."""
+    inp_attn = g.build_attn_inp_kv_iswa() if g.model.swa_type is not None else g.build_attn_inp_kv()
+    tokens = ggml.new_input("i32", g.n_tokens)
+    inpL = ggml.get_rows(g.need(g.tok_embd), tokens)  # noqa: N806 - llama.cpp's name
+    if g.f_embedding_scale != 0.0:
+        inpL = ggml.scale(inpL)  # noqa: N806 - as above
+    act = GELU if g.model.get("hidden_activation") in ("gelu", "gelu_pytorch_tanh") else SILU
+    for il in g.layers():
+        cur = g.build_norm(inpL, g.w("attn_norm", il), LLM_NORM_RMS, il)
+        cur, conv = build_block_conv(g, cur, "attn", il)
+        cur = _attention(g, inp_attn, inp_pos, cur, il)
+        if conv is not None:
+            cur = conv(cur)
+        cur = _post_norm(g, "post_attention_norm", cur, il)
+        ffn_inp = ggml.add(cur, inpL)
+        cur = g.build_norm(ffn_inp, g.w("ffn_norm", il), LLM_NORM_RMS, il)
+        cur, conv = build_block_conv(g, cur, "ffn", il)
+        cur = g.ffn(cur, il, act, PAR)
+        if conv is not None:
+            cur = conv(cur)
+        inpL = ggml.add(_post_norm(g, "post_ffw_norm", cur, il), ffn_inp)  # noqa: N806 - as above
+        out_scale = g.w("layer_output_scale", il).weight
+        if out_scale is not None:
+            inpL = ggml.mul(inpL, out_scale)  # noqa: N806 - as above
+    return tokens, g.build_norm(inpL, g.w("output_norm"), LLM_NORM_RMS)
+
+
+def _post_norm(g: GraphContext, name: str, cur: Tensor, il: int) -> Tensor:
+    w = g.w(name, il)
+    return cur if w == ABSENT else g.build_norm(cur, w, LLM_NORM_RMS, il)
+
+
+def _attention(g: GraphContext, inp: InpAttnKv | InpAttnKvIswa, inp_pos: Tensor, cur: Tensor, il: int) -> Tensor:
+    layer, n_tokens = g.hparams(il), g.n_tokens
+    head, n_head_kv = layer.n_embd_head_v, layer.n_head_kv
+    q, k = g.proj("attn_q", cur, il), g.proj("attn_k", cur, il)
+    shared = g.w("attn_v", il).weight is None
+    v = k if shared else g.proj("attn_v", cur, il)
+    q, k, v = (ggml.reshape(t, head, n, n_tokens) for t, n in ((q, layer.n_head), (k, n_head_kv), (v, n_head_kv)))
+    q = g.build_norm(q, g.w("attn_q_norm", il), LLM_NORM_RMS, il)
+    k = g.build_norm(k, g.w("attn_k_norm", il), LLM_NORM_RMS, il)
+    if shared:
+        v = ggml.rms_norm(v)
+    has_factors = g.model.n_pos_per_embd == 1 and "rope_freqs.weight" in g.model.tensors
+    factors = g.rope_factors(0) if has_factors else None
+    q, k = ggml.rope_ext(q, inp_pos, factors), ggml.rope_ext(k, inp_pos, factors)
+    sinks = g.w("attn_sinks", il).weight
+    cur = g.build_attn(inp, g.w("attn_output", il)._replace(bias=None), q, k, v, il, sinks=sinks)
+    return ggml.scale(cur) if g.get_float("attention.value_scale") else cur
+
+
+def _deepseek4_stages(g: GraphContext, inp_pos: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The tokens, the normed output of layers of DeepSeek 4's kind, and the same before its norm (graph_dsv4)."""
+    inp_attn = g.build_attn_inp_k_iswa()
+    hc, n_embd, n_tokens = g.hparam("dsv4_hc_mult"), g.n_embd, g.n_tokens
+    tokens = ggml.new_input("i32", n_tokens)
+    embd = ggml.get_rows(g.need(g.tok_embd), tokens)
+    streams = ggml.repeat_4d(ggml.reshape(embd, n_embd, 1, n_tokens), n_embd, hc, n_tokens, 1)
+    for il in g.layers():
+        mix = build_hc_pre(g, streams, "hc_attn", il)
+        cur = g.build_norm(mix.cur, g.w("attn_norm", il), LLM_NORM_RMS, il)
+        _, q, kv = queries_and_keys(g, inp_pos, cur, il)
+        cur = g.build_attn(inp_attn, ABSENT, q, kv, kv, il, sinks=g.w("attn_sinks", il).weight)
+        streams = build_hc_post(g, grouped_output(g, inp_pos, cur, il), streams, mix, il)
+        mix = build_hc_pre(g, streams, "hc_ffn", il)
+        cur = g.build_norm(mix.cur, g.w("ffn_norm", il), LLM_NORM_RMS, il)
+        out = g.build_moe_ffn(
+            cur, g.experts(il), il, gating_op=SQRT_SOFTPLUS, norm_w=g.get_bool("expert_weights_norm"),
+            w_scale=g.get_float("expert_weights_scale"),
+        )  # fmt: skip
+        cur = ggml.add(out, g.ffn(cur, il, suffix="_shexp"))
+        streams = build_hc_post(g, cur, streams, mix, il)
+    state = build_hc_head(g, streams)
+    return tokens, g.build_norm(state, g.w("output_norm"), LLM_NORM_RMS), state
