@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from fitplug.extension import Export, Exporter, ExportRequest, Runner, Source
+from fitplug.extension import Architecture, Export, Exporter, ExportRequest, Runner, Source
 from fitplug.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from fitplug.formats.header import Blob
+    from fitplug.formats.header import Blob, Header
+    from fitplug.model.records import Model
     from fitplug.planner.records import Plan
 
 CANNOT_EXPRESS = (
@@ -46,6 +47,18 @@ def fitplug_exporters() -> Iterable[Exporter]:
 def fitplug_sources() -> Iterable[Source]:
     """Models that Ollama has already."""
     yield Source(scheme="ollama", help="a model in Ollama's store: ollama:NAME[:TAG]", open=_open)
+
+
+@hookimpl
+def fitplug_architectures() -> Iterable[Architecture]:
+    """Names that Ollama's own converters gave to architectures of llama.cpp's."""
+    yield Architecture(names=("gptoss", "qwen25vl"), describe=_understand)
+
+
+def _understand(header: "Header") -> "Model":
+    from fitplug_ollama.older import understand
+
+    return understand(header)
 
 
 def _render(plan: "Plan", request: ExportRequest) -> Export:

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,16 +15,20 @@ from hypothesis import strategies as st
 
 from fitplug.errors import AccessError, NetworkError, NotFoundError, RefusedError, UnreadableError
 from fitplug.extension import Export, File
-from fitplug.formats.header import Tensor
+from fitplug.formats.header import Header, Tensor
 from fitplug.machine.records import Device
+from fitplug.model.describe import describe
+from fitplug.registry import load
 from fitplug.settings import Settings
 from fitplug_ollama import install, server
 from fitplug_ollama.export import default_name, render
 from fitplug_ollama.modelfile import Command, is_kept, parse, quote, write
 from fitplug_ollama.names import Name, name_from, parse_name
+from fitplug_ollama.older import translate
 from fitplug_ollama.parameters import PARAMETERS, check
 from fitplug_ollama.placement import chosen
 from fitplug_ollama.store import open_model
+from planner_support import make_model
 from plugins_support import plan, request
 
 CASES = json.loads((pathlib.Path(__file__).parents[2] / "fixtures/runners/ollama_modelfiles.json").read_text())
@@ -456,3 +461,42 @@ def test_the_official_client_takes_what_the_modelfile_says(ollama: Ollama):
     answer = client.create("made", from_=found["model"], system=found["system"], parameters=given_parameters)
     assert answer.status == "success"
     assert ollama.models["made"]["parameters"] == {"num_ctx": 8192, "num_batch": 512, "num_gpu": 33, "temperature": 0.5}
+
+
+# --- headers of older models
+
+
+def older_header(architecture: str, metadata: Any = ()) -> Header:
+    """A model's header under the name that Ollama's own converter gave its architecture."""
+    ours = make_model(n_layer=4, n_embd=256, n_ff=512, n_vocab=512, n_expert=8, arch="llama").header
+    keys = {re.sub("^llama", architecture, key): value for key, value in ours.metadata.items()}
+    return replace(ours, metadata=keys | {"general.architecture": architecture} | dict(metadata), tensors=dict(ours.tensors))
+
+
+def test_gpt_oss_is_read_as_llama_cpp_calls_it():
+    header = older_header("gptoss", {"gptoss.attention.sliding_window": 128})
+    header.tensors["blk.0.attn_sinks"] = Tensor("blk.0.attn_sinks", "f32", (64,), 256, 0)
+    found = translate(header)
+    assert "blk.0.attn_sinks.weight" in found.tensors
+    assert "blk.3.post_attention_norm.weight" in found.tensors
+    assert not any(name.endswith("ffn_norm.weight") for name in found.tensors)
+    assert found.metadata["gpt-oss.expert_feed_forward_length"] == 512
+    assert not any(key.startswith("gptoss.") for key in found.metadata)
+    model = describe(header, [item.record for item in load().architectures])
+    assert model.architecture == "gpt-oss"
+    assert model.known
+    assert model.n_layer_all == 4
+
+
+def test_a_projector_inside_the_file_is_no_weight_of_the_text_model():
+    header = older_header("qwen25vl", {"qwen25vl.rope.mrope_section": (16, 24, 24)})
+    header.tensors["v.blk.0.attn_q.weight"] = Tensor("v.blk.0.attn_q.weight", "f16", (64, 64), 8192, 0)
+    found = translate(header)
+    assert "v.blk.0.attn_q.weight" not in found.tensors
+    assert found.metadata["qwen2vl.rope.dimension_sections"] == (16, 24, 24, 0)
+    assert found.metadata["general.architecture"] == "qwen2vl"
+
+
+def test_other_headers_are_left_as_they_are():
+    header = older_header("llama")
+    assert translate(header) is header
