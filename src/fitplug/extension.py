@@ -72,7 +72,7 @@ class Source:
     scheme: str
     help: str
     open: Callable[[str], Sequence[Blob]]
-    """The reference without its scheme → the files of one model, in order (a split's shards; config.json beside safetensors)."""
+    """The reference without its scheme → one model's files, in order (a split's shards; config.json beside safetensors)."""
     list: Callable[[str], Listing] | None = None
     """For hubs: OWNER/NAME[@REVISION] → its files. What has this can be given to `fitplug check`."""
     open_file: Callable[[Listing, Entry], Blob] | None = None

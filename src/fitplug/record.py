@@ -21,7 +21,8 @@ def record(cls: type[T]) -> type[T]:
         "__getstate__": _state, "__setstate__": _restore,
     }  # fmt: skip
     own = {
-        "__init__": _init(cls, fields), "__slots__": tuple(fields), "__match_args__": (), "__dataclass_fields__": fields, "__qualname__": cls.__qualname__,
+        "__qualname__": cls.__qualname__, "__init__": _init(cls, fields), "__slots__": tuple(fields), "__match_args__": (),
+        "__dataclass_fields__": fields,
     }  # fmt: skip
     made: type[T] = type(cls)(cls.__name__, cls.__bases__, shared | body | own)  # type: ignore[misc]  # a class of its class
     return made
