@@ -51,7 +51,12 @@ def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int)
 
 
 def _refuse_uneven(model: Model, n_seq_max: int, n_tokens: int) -> None:
-    """Some reserve for one sequence with all streams: attention then loses the tokens that do not divide, and ggml aborts."""
+    """Some reserve for one sequence with all streams: attention then loses the tokens that do not divide, and ggml aborts.
+
+    T5 adds one bias of positions to all streams alike, which ggml cannot (build_pos_bias, src/llama-graph.cpp).
+    """
+    if model.architecture == "t5" and n_seq_max > 1:
+        raise RefusedError(f"-np {n_seq_max}: llama.cpp aborts for T5 with a cache per sequence; add -kvu")
     in_between = any(layer.has_kv and not layer.is_recurrent for layer in model.layers[: model.n_layer - 1])
     if model.architecture in SINGLE_SEQUENCE and n_tokens % n_seq_max and in_between:
         raise RefusedError(
