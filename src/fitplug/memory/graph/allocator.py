@@ -1,6 +1,6 @@
 """Where each tensor of a graph lies, and so how large the buffers must be (ggml/src/ggml-alloc.c)."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.scheduler import Schedule
@@ -115,8 +115,8 @@ class GraphAllocator:
     def __init__(self, backends: Sequence[Backend]) -> None:
         self.backends = backends
         self.allocators = [DynAllocator(b.alignment, b.max_size) for b in backends]
-        self.states: list[tuple[int, tuple[tuple[tuple[int, ...], ...], ...]]] = []
-        """(run, free blocks of all buffers) at the schedule's marks."""
+        self.states: list[tuple[int, Hashable]] = []
+        """(run, copies that stay and free blocks of all buffers) at the schedule's marks."""
 
     def reserve(self, schedule: Schedule) -> list[int]:
         """Bytes of each backend's buffer (ggml_gallocr_reserve_n_size)."""
@@ -140,12 +140,13 @@ class GraphAllocator:
                     if src.is_input:
                         self._allocate(src, backend)
 
-    def _run(self, nodes: list[Tensor], ids: list[int], marks: Sequence[tuple[int, int]]) -> None:
+    def _run(self, nodes: list[Tensor], ids: list[int], marks: Sequence[tuple[int, int, int]]) -> None:
         """Allocate in order, free what nobody reads any more. Leafs are allocated already, so every source is."""
-        marked = dict(marks)
+        marked = {i: (run, lasting) for i, run, lasting in marks}
         for i, (node, backend) in enumerate(zip(nodes, ids, strict=True)):
             if i in marked:
-                self.states.append((marked[i], tuple(a.state() for a in self.allocators)))
+                run, lasting = marked[i]
+                self.states.append((run, (lasting, *(a.state() for a in self.allocators))))
             if not node.allocated and node.view_src is None:
                 self._allocate(node, backend)
             for src in node.src:

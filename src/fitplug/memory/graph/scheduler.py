@@ -38,8 +38,8 @@ class Schedule(NamedTuple):
     node_backends: list[int]
     leafs: list[Tensor]
     leaf_backends: list[int]
-    marks: list[tuple[int, int]]
-    """`Graph.marks`, in this order of nodes."""
+    marks: list[tuple[int, int, int]]
+    """`Graph.marks`, in this order of nodes, and how many copies that stay were made before each."""
     splits: list[Split]
 
 
@@ -228,12 +228,14 @@ class Scheduler:
 
     def _ordered(
         self, graph: Graph, splits: list[Split], deps: dict[int, list[Tensor]]
-    ) -> tuple[list[Tensor], list[int], list[tuple[int, int]]]:
+    ) -> tuple[list[Tensor], list[int], list[tuple[int, int, int]]]:
         nodes: list[Tensor] = []
         backends: list[int] = []
-        marks: list[tuple[int, int]] = []
+        marks: list[tuple[int, int, int]] = []
         marked = dict(graph.marks)
+        lasting = 0
         for split in splits:
+            lasting += len(split.inputs) if self.n_copies > 1 else 0
             for src in split.inputs:
                 dep = Tensor("NONE", src.type, src.ne, [src], src.nb, src)
                 nodes += (dep, (src.copies or {})[split.backend][0])
@@ -241,7 +243,7 @@ class Scheduler:
             for i in range(split.start, split.end):
                 node = graph.nodes[i]
                 if i in marked:
-                    marks.append((len(nodes), marked[i]))
+                    marks.append((len(nodes), marked[i], lasting))
                 nodes.append(node)
                 backends.append(node.backend)
                 if deps and id(node) in deps:
