@@ -104,7 +104,7 @@ def _cached(listing: Listing, entry: Entry) -> Blob | None:
 
     from fitplug.sources.local import LocalFile
 
-    path = try_to_load_from_cache(listing.repository, entry.path, revision=listing.revision)
+    path = try_to_load_from_cache(listing.repository, entry.path, cache_dir=download_folder(), revision=listing.revision)
     if not isinstance(path, str):
         return None
     file = LocalFile(path)
@@ -120,10 +120,11 @@ def search(words: str, limit: int) -> Sequence[str]:
 
 
 def download_folder() -> str:
-    """HF_HUB_CACHE, or the folder below HF_HOME."""
+    """HF_HUB_CACHE, or the folder below HF_HOME, as they are now and not as they were when the package was imported."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return HF_HUB_CACHE
+    home = os.environ.get("HF_HOME")
+    return os.environ.get("HF_HUB_CACHE") or (f"{home}/hub" if home else HF_HUB_CACHE)
 
 
 def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> str:

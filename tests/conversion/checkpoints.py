@@ -18,9 +18,17 @@ def llama(
     qk_norm=False,
     **config,
 ):
-    base = {"architectures": ["LlamaForCausalLM"], "hidden_size": n_embd, "intermediate_size": n_ff, "num_attention_heads": n_head,
-            "num_key_value_heads": n_head_kv, "num_hidden_layers": n_layer, "vocab_size": n_vocab, "rms_norm_eps": 1e-5,
-            "max_position_embeddings": 131072}  # fmt: skip
+    base = {
+        "architectures": ["LlamaForCausalLM"],
+        "hidden_size": n_embd,
+        "intermediate_size": n_ff,
+        "num_attention_heads": n_head,
+        "num_key_value_heads": n_head_kv,
+        "num_hidden_layers": n_layer,
+        "vocab_size": n_vocab,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 131072,
+    }
     tensors = {"model.embed_tokens.weight": (n_vocab, n_embd), "model.norm.weight": (n_embd,)}
     if not tied:
         tensors["lm_head.weight"] = (n_vocab, n_embd)
@@ -79,13 +87,39 @@ def qwen25_05b():
 
 
 def qwen3_4b():
-    return llama(36, 2560, 9728, 32, 8, 128, 151936, tied=True, qk_norm=True, head_dim=128, architectures=["Qwen3ForCausalLM"],
-                 max_position_embeddings=40960)  # fmt: skip
+    return llama(
+        36,
+        2560,
+        9728,
+        32,
+        8,
+        128,
+        151936,
+        tied=True,
+        qk_norm=True,
+        head_dim=128,
+        architectures=["Qwen3ForCausalLM"],
+        max_position_embeddings=40960,
+    )
 
 
 def qwen3_30b_a3b():
-    config, tensors = llama(48, 2048, 6144, 32, 4, 128, 151936, qk_norm=True, head_dim=128, architectures=["Qwen3MoeForCausalLM"],
-                            num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768, max_position_embeddings=262144)  # fmt: skip
+    config, tensors = llama(
+        48,
+        2048,
+        6144,
+        32,
+        4,
+        128,
+        151936,
+        qk_norm=True,
+        head_dim=128,
+        architectures=["Qwen3MoeForCausalLM"],
+        num_experts=128,
+        num_experts_per_tok=8,
+        moe_intermediate_size=768,
+        max_position_embeddings=262144,
+    )
     tensors = _without_mlp(tensors)
     for i in range(48):
         tensors[f"model.layers.{i}.mlp.gate.weight"] = (128, 2048)
@@ -94,8 +128,19 @@ def qwen3_30b_a3b():
 
 
 def mixtral():
-    config, tensors = llama(32, 4096, 14336, 32, 8, 128, 32000, architectures=["MixtralForCausalLM"], num_local_experts=8,
-                            num_experts_per_tok=2, max_position_embeddings=32768)  # fmt: skip
+    config, tensors = llama(
+        32,
+        4096,
+        14336,
+        32,
+        8,
+        128,
+        32000,
+        architectures=["MixtralForCausalLM"],
+        num_local_experts=8,
+        num_experts_per_tok=2,
+        max_position_embeddings=32768,
+    )
     tensors = _without_mlp(tensors)
     for i in range(32):
         tensors[f"model.layers.{i}.block_sparse_moe.gate.weight"] = (8, 4096)
@@ -107,8 +152,11 @@ def gemma_3_4b():
     config, tensors = llama(34, 2560, 10240, 8, 4, 256, 262144, tied=True, qk_norm=True)
     for i in range(34):
         tensors |= {f"model.layers.{i}.{n}_feedforward_layernorm.weight": (2560,) for n in ("pre", "post")}
-    text = {k: v for k, v in config.items() if k != "architectures"} | {"head_dim": 256, "sliding_window": 1024,
-            "rope_scaling": {"rope_type": "linear", "factor": 8.0}}  # fmt: skip
+    text = {k: v for k, v in config.items() if k != "architectures"} | {
+        "head_dim": 256,
+        "sliding_window": 1024,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    }
     tensors = {f"language_model.{k}": v for k, v in tensors.items()}
     tensors["vision_tower.vision_model.embeddings.patch_embedding.weight"] = (1152, 3, 14, 14)
     tensors["multi_modal_projector.mm_input_projection_weight"] = (1152, 2560)
@@ -120,10 +168,27 @@ def gemma_3_4b():
 
 
 def deepseek(n_layer, n_embd, n_ff, n_head, n_vocab, n_expert, n_ff_exp, n_shared, n_dense, q_lora_rank=None):
-    config, tensors = llama(n_layer, n_embd, n_ff, n_head, n_head, 128, n_vocab, architectures=["DeepseekV2ForCausalLM"],
-                            n_routed_experts=n_expert, num_experts_per_tok=6, moe_intermediate_size=n_ff_exp,
-                            n_shared_experts=n_shared, first_k_dense_replace=n_dense, kv_lora_rank=512, q_lora_rank=q_lora_rank,
-                            qk_rope_head_dim=64, qk_nope_head_dim=128, v_head_dim=128, max_position_embeddings=163840)  # fmt: skip
+    config, tensors = llama(
+        n_layer,
+        n_embd,
+        n_ff,
+        n_head,
+        n_head,
+        128,
+        n_vocab,
+        architectures=["DeepseekV2ForCausalLM"],
+        n_routed_experts=n_expert,
+        num_experts_per_tok=6,
+        moe_intermediate_size=n_ff_exp,
+        n_shared_experts=n_shared,
+        first_k_dense_replace=n_dense,
+        kv_lora_rank=512,
+        q_lora_rank=q_lora_rank,
+        qk_rope_head_dim=64,
+        qk_nope_head_dim=128,
+        v_head_dim=128,
+        max_position_embeddings=163840,
+    )
     tensors = _without_mlp(tensors, range(n_dense))
     for i in range(n_layer):
         at = f"model.layers.{i}."
@@ -132,8 +197,11 @@ def deepseek(n_layer, n_embd, n_ff, n_head, n_vocab, n_expert, n_ff_exp, n_share
         if q_lora_rank is None:
             tensors[f"{at}self_attn.q_proj.weight"] = (n_head * 192, n_embd)
         else:
-            tensors |= {f"{at}self_attn.q_a_proj.weight": (q_lora_rank, n_embd), f"{at}self_attn.q_a_layernorm.weight": (q_lora_rank,),
-                        f"{at}self_attn.q_b_proj.weight": (n_head * 192, q_lora_rank)}  # fmt: skip
+            tensors |= {
+                f"{at}self_attn.q_a_proj.weight": (q_lora_rank, n_embd),
+                f"{at}self_attn.q_a_layernorm.weight": (q_lora_rank,),
+                f"{at}self_attn.q_b_proj.weight": (n_head * 192, q_lora_rank),
+            }
         tensors[f"{at}self_attn.kv_a_proj_with_mqa.weight"] = (576, n_embd)
         tensors[f"{at}self_attn.kv_a_layernorm.weight"] = (512,)
         tensors[f"{at}self_attn.kv_b_proj.weight"] = (n_head * 256, 512)
@@ -151,17 +219,37 @@ def deepseek_v2_lite():
 
 
 def gpt_oss(n_layer, n_expert):
-    config, tensors = llama(n_layer, 2880, 2880, 64, 8, 64, 201088, bias="qkv", head_dim=64, architectures=["GptOssForCausalLM"],
-                            num_local_experts=n_expert, num_experts_per_tok=4, sliding_window=128,
-                            quantization_config={"quant_method": "mxfp4"})  # fmt: skip
+    config, tensors = llama(
+        n_layer,
+        2880,
+        2880,
+        64,
+        8,
+        64,
+        201088,
+        bias="qkv",
+        head_dim=64,
+        architectures=["GptOssForCausalLM"],
+        num_local_experts=n_expert,
+        num_experts_per_tok=4,
+        sliding_window=128,
+        quantization_config={"quant_method": "mxfp4"},
+    )
     tensors = _without_mlp(tensors)
     for i in range(n_layer):
         at = f"model.layers.{i}."
-        tensors |= {f"{at}self_attn.o_proj.bias": (2880,), f"{at}self_attn.sinks": (64,),
-                    f"{at}mlp.router.weight": (n_expert, 2880), f"{at}mlp.router.bias": (n_expert,),
-                    f"{at}mlp.experts.gate_up_proj_blocks": (n_expert, 5760, 90, 16), f"{at}mlp.experts.gate_up_proj_scales": (n_expert, 5760, 90),
-                    f"{at}mlp.experts.gate_up_proj_bias": (n_expert, 5760), f"{at}mlp.experts.down_proj_blocks": (n_expert, 2880, 90, 16),
-                    f"{at}mlp.experts.down_proj_scales": (n_expert, 2880, 90), f"{at}mlp.experts.down_proj_bias": (n_expert, 2880)}  # fmt: skip
+        tensors |= {
+            f"{at}self_attn.o_proj.bias": (2880,),
+            f"{at}self_attn.sinks": (64,),
+            f"{at}mlp.router.weight": (n_expert, 2880),
+            f"{at}mlp.router.bias": (n_expert,),
+            f"{at}mlp.experts.gate_up_proj_blocks": (n_expert, 5760, 90, 16),
+            f"{at}mlp.experts.gate_up_proj_scales": (n_expert, 5760, 90),
+            f"{at}mlp.experts.gate_up_proj_bias": (n_expert, 5760),
+            f"{at}mlp.experts.down_proj_blocks": (n_expert, 2880, 90, 16),
+            f"{at}mlp.experts.down_proj_scales": (n_expert, 2880, 90),
+            f"{at}mlp.experts.down_proj_bias": (n_expert, 2880),
+        }
     return config, tensors
 
 
@@ -172,8 +260,11 @@ def olmo_2_13b():
     for i in range(40):
         at = f"model.layers.{i}."
         del tensors[f"{at}input_layernorm.weight"]
-        tensors |= {f"{at}post_feedforward_layernorm.weight": (5120,), f"{at}self_attn.q_norm.weight": (5120,),
-                    f"{at}self_attn.k_norm.weight": (5120,)}  # fmt: skip
+        tensors |= {
+            f"{at}post_feedforward_layernorm.weight": (5120,),
+            f"{at}self_attn.q_norm.weight": (5120,),
+            f"{at}self_attn.k_norm.weight": (5120,),
+        }
     return config, tensors
 
 
@@ -247,9 +338,24 @@ def deepseek_v31():
 
 
 def glm_46v():
-    config, tensors = llama(46, 4096, 10944, 96, 8, 128, 151552, bias="qkv", head_dim=128, architectures=["Glm4MoeForCausalLM"],
-                            n_routed_experts=128, num_experts_per_tok=8, moe_intermediate_size=1408, n_shared_experts=1,
-                            first_k_dense_replace=1, num_nextn_predict_layers=0)  # fmt: skip
+    config, tensors = llama(
+        46,
+        4096,
+        10944,
+        96,
+        8,
+        128,
+        151552,
+        bias="qkv",
+        head_dim=128,
+        architectures=["Glm4MoeForCausalLM"],
+        n_routed_experts=128,
+        num_experts_per_tok=8,
+        moe_intermediate_size=1408,
+        n_shared_experts=1,
+        first_k_dense_replace=1,
+        num_nextn_predict_layers=0,
+    )
     tensors = _without_mlp(tensors, [0])
     for i in range(1, 46):
         at = f"model.layers.{i}.mlp."
@@ -260,9 +366,25 @@ def glm_46v():
     return config, tensors
 
 
-MODELS = {"llama-3.1-8b": llama_8b, "llama-3.3-70b": llama_70b, "qwen2.5-0.5b": qwen25_05b, "qwen3-4b": qwen3_4b,
-          "qwen3-30b-a3b": qwen3_30b_a3b, "mixtral-8x7b": mixtral, "gemma-3-4b": gemma_3_4b, "deepseek-v2-lite": deepseek_v2_lite,
-          "gpt-oss-20b": gpt_oss_20b, "olmo-2-13b": olmo_2_13b}  # fmt: skip
-SNAPSHOTS = {"gemma-3-4b-it": gemma_3_4b, "meta-llama-3.1-70b-instruct": llama_70b, "qwen3-0.6b": qwen3_06b, "qwen3-14b": qwen3_14b,
-             "gpt-oss-120b": gpt_oss_120b, "deepseek-v3.1": deepseek_v31, "glm-4.6v": glm_46v}  # fmt: skip
+MODELS = {
+    "llama-3.1-8b": llama_8b,
+    "llama-3.3-70b": llama_70b,
+    "qwen2.5-0.5b": qwen25_05b,
+    "qwen3-4b": qwen3_4b,
+    "qwen3-30b-a3b": qwen3_30b_a3b,
+    "mixtral-8x7b": mixtral,
+    "gemma-3-4b": gemma_3_4b,
+    "deepseek-v2-lite": deepseek_v2_lite,
+    "gpt-oss-20b": gpt_oss_20b,
+    "olmo-2-13b": olmo_2_13b,
+}
+SNAPSHOTS = {
+    "gemma-3-4b-it": gemma_3_4b,
+    "meta-llama-3.1-70b-instruct": llama_70b,
+    "qwen3-0.6b": qwen3_06b,
+    "qwen3-14b": qwen3_14b,
+    "gpt-oss-120b": gpt_oss_120b,
+    "deepseek-v3.1": deepseek_v31,
+    "glm-4.6v": glm_46v,
+}
 """llama.cpp's tests/snapshots that this module can build the model of."""

@@ -135,12 +135,9 @@ BROKEN = {
 def test_a_config_that_cannot_be_is_one_line(change):
     """Never another error, whatever stands in it."""
     config, tensors = checkpoints.llama(2)
-    try:
+    with pytest.raises(FitplugError) as caught:
         describe(convert(header_of(config | change, tensors)))
-    except FitplugError as error:
-        assert "\n" not in str(error)
-    else:
-        assert change == BROKEN["heads of no width"] or change == BROKEN["no heads"]
+    assert "\n" not in str(caught.value)
 
 
 def test_a_tensor_that_llama_cpp_has_no_place_for_is_named():

@@ -43,10 +43,10 @@ class Stored:
     def _digest(self) -> str:
         if isinstance(self.data, bytes):
             return hashlib.sha256(self.data).hexdigest()
-        if self.size <= 64 << 20:
+        if self.size <= 8 << 20:
             return hashlib.sha256(self.data.read_bytes()).hexdigest()
         with self.data.open("rb") as file:
-            return hashlib.sha256(file.read(64 << 20) + str(self.size).encode()).hexdigest()
+            return hashlib.sha256(file.read(1 << 20) + str(self.size).encode()).hexdigest()
 
     def read(self, start: int, n_bytes: int) -> bytes:
         if isinstance(self.data, bytes):
@@ -119,9 +119,7 @@ class LocalHub:
     def running(self) -> Iterator["LocalHub"]:
         servers = []
         for name, handler in (("hf", HuggingFaceHandler), ("ms", ModelScopeHandler), ("cdn", ContentHandler)):
-            server = ThreadingHTTPServer(
-                ("127.0.0.1", 0), type(handler.__name__, (handler,), {"hub": self, "server_name": name})
-            )
+            server = QuietServer(("127.0.0.1", 0), type(handler.__name__, (handler,), {"hub": self, "server_name": name}))
             server.daemon_threads = True
             self.ports[name] = server.server_address[1]
             threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -132,6 +130,15 @@ class LocalHub:
             for server in servers:
                 server.shutdown()
                 server.server_close()
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Clients hang up here on purpose: that is nothing to report."""
+
+    request_queue_size = 64
+
+    def handle_error(self, *_: object) -> None:
+        pass
 
 
 class Handler(BaseHTTPRequestHandler):

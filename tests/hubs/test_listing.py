@@ -16,18 +16,9 @@ HUBS = ("hf", "modelscope")
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path):
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODELSCOPE_API_TOKEN", "MODELSCOPE_DOMAIN"):
-        monkeypatch.delenv(name, raising=False)
-    for name in ("HOME", "HF_HOME", "MODELSCOPE_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setattr("fitplug.sources.http.RETRY_WAITS", (0.01, 0.01, 0.01))
-    local = LocalHub()
-    local.add("team/model", FILES)
-    with local.running():
-        for name, value in local.environment().items():
-            monkeypatch.setenv(name, value)
-        yield local
+def hub(hub: LocalHub) -> LocalHub:
+    hub.add("team/model", FILES)
+    return hub
 
 
 @pytest.fixture(params=HUBS)

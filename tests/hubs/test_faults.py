@@ -1,0 +1,154 @@
+"""Every way that a hub can fail, seen through the command line: exit 3 and one line that says what to do."""
+
+import pytest
+
+GGUF = {"Model-Q4_K_M.gguf": b"GGUF" + b"\1" * 200_000}
+
+
+@pytest.fixture
+def fails(hub, run):
+    """Run `check` (or another command), which must fail with exit 3 and one line; returns the line."""
+
+    def call(*words):
+        ran = run(*words)
+        assert ran.status == 3, ran.out
+        assert ran.err.startswith("error: ")
+        assert ran.err.count("\n") == 1
+        assert not ran.out
+        return ran.err
+
+    return call
+
+
+@pytest.mark.parametrize("command", ["check", "auto", "show", "download"])
+def test_a_repository_that_is_not_there(fails, scheme, command):
+    """Missing ones and private ones look alike."""
+    assert "no repository team/none" in fails(command, f"{scheme}:team/none")
+
+
+def test_a_private_repository(hub, fails, scheme):
+    """The variable of the token is named."""
+    hub.add("team/private", GGUF, private=True)
+    assert "_TOKEN" in fails("check", f"{scheme}:team/private")
+
+
+def test_a_gated_repository(hub, fails):
+    """It can be listed, not read."""
+    hub.add("team/gated", GGUF, gated=True)
+    assert "gated: accept its terms" in fails("show", "hf:team/gated")
+    assert "private or gated" in fails("show", "modelscope:team/gated")
+
+
+def test_a_token_that_is_refused(hub, fails, scheme, monkeypatch):
+    """It is not blamed on the repository alone."""
+    monkeypatch.setenv("HF_TOKEN", "wrong")
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", "wrong")
+    hub.add("team/private", GGUF, private=True)
+    assert "team/private" in fails("check", f"{scheme}:team/private")
+
+
+def test_a_renamed_repository_is_followed(hub, gguf, run):
+    """As the hub redirects it."""
+    hub.add("team/new", {"Model-Q4_K_M.gguf": gguf("gemma-3-4b")})
+    hub.add("team/old", {}, renamed_to="team/new")
+    assert run("check", "hf:team/old", "--gpu", "RTX 4060").status == 0
+
+
+def test_an_empty_repository(hub, fails, scheme):
+    """Empty is said, and different from what holds no model."""
+    hub.add("team/empty", {})
+    assert "is empty" in fails("check", f"{scheme}:team/empty")
+    hub.add("team/data", {"train.parquet": b"x" * 10, "README.md": b"y"})
+    assert "no GGUF and no safetensors" in fails("check", f"{scheme}:team/data")
+    hub.add("team/projector", {"mmproj-F16.gguf": b"GGUF" + b"\0" * 90})
+    assert "no model, only: projector" in fails("check", f"{scheme}:team/projector")
+
+
+def test_a_dataset(hub, fails, scheme):
+    """Its name has one part too many."""
+    assert "is not a repository" in fails("check", f"{scheme}:datasets/team/data")
+
+
+def test_pointers_without_their_files(hub, fails, scheme):
+    """Git LFS pointers that were committed as if they were the files."""
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 123456789\n"
+    hub.add("team/pointers", {"Model-Q4_K_M.gguf": pointer})
+    assert "LFS" in fails("show", f"{scheme}:team/pointers")
+
+
+@pytest.mark.parametrize("status", ["401", "403", "404", "429", "500", "502", "503", "504"])
+@pytest.mark.parametrize("where", ["list", "resolve", "cdn"])
+def test_a_status_that_stays(hub, fails, scheme, where, status):
+    """Wherever it happens."""
+    hub.add("team/model", GGUF)
+    hub.faults[where] = [f"{status}*"]
+    line = fails("show", f"{scheme}:team/model")
+    if status == "429":
+        assert "slow down" in line
+
+
+@pytest.mark.parametrize("fault", ["drop", "html", "loop"])
+@pytest.mark.parametrize("where", ["list", "resolve", "cdn"])
+def test_nonsense_that_stays(hub, fails, scheme, where, fault):
+    """Resets, login pages, endless redirects."""
+    hub.add("team/model", GGUF)
+    hub.faults[where] = [f"{fault}*"]
+    fails("show", f"{scheme}:team/model")
+
+
+@pytest.mark.parametrize("where", ["list", "resolve", "cdn"])
+def test_a_stall(hub, fails, where, monkeypatch):
+    """Every wait is bounded."""
+    monkeypatch.setattr("fitplug.sources.http.READ_TIMEOUT", 0.1)
+    hub.add("team/model", GGUF)
+    hub.faults[where] = ["stall*"]
+    fails("show", "hf:team/model")
+
+
+@pytest.mark.parametrize("fault", ["truncated", "wrong-range", "gzip"])
+def test_ranges_that_lie(hub, fails, scheme, fault):
+    """They are not taken for the file."""
+    hub.add("team/model", GGUF)
+    hub.faults["cdn"] = [f"{fault}*"]
+    fails("show", f"{scheme}:team/model")
+
+
+@pytest.mark.parametrize("fault", ["unsuccessful", "null-files"])
+def test_a_listing_that_failed_with_status_200(hub, fails, fault):
+    """ModelScope's way; its package takes it for an empty repository."""
+    hub.add("team/model", GGUF)
+    hub.faults["list"] = [f"{fault}*"]
+    fails("check", "modelscope:team/model")
+
+
+def test_a_server_that_ignores_ranges_still_shows_the_header(hub, gguf, run, scheme):
+    """What stands at the beginning can be read without draining the rest."""
+    hub.add("team/model", {"Model-Q4_K_M.gguf": gguf("gemma-3-4b")})
+    hub.faults["cdn"] = ["ignore-range*"]
+    assert run("show", f"{scheme}:team/model").status == 0
+
+
+def test_a_revision_a_file_and_a_quant_that_are_not_there(hub, fails, scheme):
+    """What there is instead is listed."""
+    hub.add("team/model", GGUF | {"Model-Q8_0.gguf": b"GGUF" + b"\0" * 99})
+    assert "no such revision" in fails("check", f"{scheme}:team/model@nowhere")
+    assert "there is: Q8_0, Q4_K_M" in fails("auto", f"{scheme}:team/model:Q5_K_M")
+    assert "there is: Q8_0, Q4_K_M" in fails("auto", f"{scheme}:team/model")
+
+
+def test_no_network_at_all(fails, monkeypatch, scheme):
+    """Nobody listens there."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("MODELSCOPE_ENDPOINT", "http://127.0.0.1:9")
+    assert "cannot reach 127.0.0.1" in fails("check", f"{scheme}:team/model")
+
+
+def test_no_token_leaves_its_origin(hub, gguf, run, scheme, monkeypatch):
+    """Redirects to the content host carry none, through all of `check`."""
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", hub.token)
+    hub.add("team/private", {"Model-Q4_K_M.gguf": gguf("gemma-3-4b")}, private=True)
+    assert run("check", f"{scheme}:team/private", "--gpu", "RTX 4060").status == 0
+    content = [request for request in hub.log if request.server == "cdn"]
+    assert content
+    assert all(hub.token not in str(request.headers) for request in content)
