@@ -1,5 +1,6 @@
 """`fitplug verify MODEL`: the prediction beside what the installed llama.cpp itself says, buffer by buffer."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -31,15 +32,17 @@ if TYPE_CHECKING:
     examples=(
         ("with the engine that is installed", "verify model.gguf -c 8192"),
         ("with a certain one", "verify model.gguf --engine llama-cpp-python -c 8192"),
+        ("so that later plans know of a difference", "verify model.gguf -c 8192 --record"),
     ),
 )
 @model_argument
 @click.option("engine_name", "--engine", cls=Option, metavar="NAME", shell_complete=complete_engines,
               help="which llama.cpp to ask (the first that is installed)")  # fmt: skip
+@click.option("--record", cls=Option, is_flag=True, help="let later plans for this model here leave the difference free")
 @settings_options
 @target_options(reserve=0, runner=None)
 @json_option
-def command(*, reference: str, engine_name: str | None, given: Given, target: Target, as_json: bool) -> int:
+def command(*, reference: str, engine_name: str | None, record: bool, given: Given, target: Target, as_json: bool) -> int:
     """Show the prediction beside what the installed llama.cpp itself says, buffer by buffer."""
     from fitplug.memory.estimate import Estimator
     from fitplug.render.verify import compare, comparison_json, show
@@ -55,6 +58,12 @@ def command(*, reference: str, engine_name: str | None, given: Given, target: Ta
         measured = _measure(engine, reference, settings, registry)
     rows = compare(estimate, measured, precision=engine.precision)
     agrees = all(row.agrees for row in rows)
+    if record:
+        from fitplug import differences
+
+        wrong = [(row.buffer, row.predicted, row.measured) for row in rows if not row.agrees]
+        more = differences.by_device(wrong, machine)
+        print(differences.record(model, machine, more, f"{engine.name} {version}"), file=sys.stderr)
     if as_json:
         from fitplug.render.json import dump
 
