@@ -22,6 +22,10 @@ def make_plan(reference: str, given: Given, target: Target, wish: Wish, registry
     runner = registry.runner(target.runner)
     model = read_model(reference, registry)
     machine = find_machine(target, registry)
+    if target.machine is None and not target.gpus:
+        from fitplug.differences import with_differences
+
+        machine = with_differences(model, machine)
     with waiting("searching"):
         return fit(model, machine, runner, with_runner_defaults(given, runner), request_of(given, target, wish))
 
