@@ -5,7 +5,7 @@ Each takes a `registry`, so that several steps can share one; without it the ins
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from fitplug.extension import Export, ExportRequest, Runner
 from fitplug.formats.header import Header
@@ -16,6 +16,9 @@ from fitplug.planner.records import Goal, Plan
 from fitplug.registry import Registry, load
 from fitplug.settings import FlashAttn, Settings, SplitMode, TensorOverride
 from fitplug.units import GIB
+
+if TYPE_CHECKING:
+    from fitplug.memory.companions import Companions
 
 
 class GivenSettings(TypedDict, total=False):
@@ -118,7 +121,8 @@ def estimate(
     from fitplug.memory.estimate import Estimator
 
     program = _runner(runner, registry)
-    return Estimator(model, machine, program)(_with_defaults(settings, program))
+    asked = _with_defaults(settings, program)
+    return Estimator(model, machine, program, _companions(asked, registry))(asked)
 
 
 def fits(estimate: Estimate, machine: Machine, *, reserve_bytes: int = 0) -> bool:
@@ -150,7 +154,8 @@ def fit(
 
     program = _runner(runner, registry)
     request = Request(goal=goal, reserve_bytes=reserve_bytes, min_ctx=min_ctx, users=users, given=frozenset(settings))
-    return choose(model, machine, program, _with_defaults(settings, program), request)
+    asked = _with_defaults(settings, program)
+    return choose(model, machine, program, asked, request, companions=_companions(asked, registry))
 
 
 def export(
@@ -175,6 +180,16 @@ def export(
 
 def _runner(runner: str | Runner, registry: Registry | None) -> Runner:
     return runner if isinstance(runner, Runner) else (registry or load()).runner(runner)
+
+
+def _companions(settings: Settings, registry: Registry | None) -> "Companions":
+    """What the settings name beside the model, opened; the plugins are not loaded for nothing."""
+    from fitplug.memory.companions import NOTHING_BESIDE
+    from fitplug.opening import open_companions
+
+    if settings.mmproj is None and settings.model_draft is None and not settings.lora:
+        return NOTHING_BESIDE
+    return open_companions(settings, registry or load())
 
 
 def _with_defaults(given: GivenSettings, runner: Runner) -> Settings:

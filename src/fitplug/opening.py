@@ -9,7 +9,10 @@ from fitplug.formats import sniff
 from fitplug.formats.header import Blob, Header
 
 if TYPE_CHECKING:
+    from fitplug.memory.companions import Companions
+    from fitplug.model.records import Model
     from fitplug.registry import Registry
+    from fitplug.settings import Settings
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):(.*)", re.DOTALL)
 """At least two letters, or C:\\models would be one."""
@@ -77,6 +80,29 @@ def as_gguf(reference: str, header: Header) -> Header:
     from fitplug.conversion.quantize import DEFAULT_TYPES
 
     return quantised(convert(header), wanted) if wanted in DEFAULT_TYPES else header
+
+
+def open_companions(settings: "Settings", registry: "Registry") -> "Companions":
+    """The projector, the draft and the adapters that settings name, each a MODEL of its own.
+
+    Raises:
+        NotFoundError: nothing of that name, or no source of that scheme.
+        FitplugError: whatever the source or the format says.
+    """
+    from fitplug.memory.companions import Companions
+
+    draft = settings.model_draft
+    return Companions(
+        projector=open_model(settings.mmproj, registry) if settings.mmproj is not None else None,
+        draft=_described(draft, registry) if draft is not None else None,
+        adapters=tuple(open_model(reference, registry) for reference in settings.lora),
+    )
+
+
+def _described(reference: str, registry: "Registry") -> "Model":
+    from fitplug.model.describe import describe
+
+    return describe(as_gguf(reference, open_model(reference, registry)), [item.record for item in registry.architectures])
 
 
 def local_path(reference: str, registry: "Registry") -> str:

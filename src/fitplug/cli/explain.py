@@ -5,7 +5,7 @@ import click
 from fitplug.cli.app import ANSWER_NO
 from fitplug.cli.command import Command
 from fitplug.cli.options import Given, Target, json_option, model_argument, settings_options, target_options
-from fitplug.cli.steps import find_machine, load_registry, read_model
+from fitplug.cli.steps import find_machine, load_registry, read_companions, read_model
 
 
 @click.command(
@@ -32,7 +32,7 @@ def command(*, reference: str, given: Given, target: Target, as_json: bool) -> i
     runner = registry.runner(target.runner)
     model = read_model(reference, registry)
     machine = find_machine(target, registry)
-    estimate = Estimator(model, machine, runner)(given.settings)
+    estimate = Estimator(model, machine, runner, read_companions(given.settings, registry))(given.settings)
     fit = spare(estimate, machine, target.reserve_bytes).fits
     if as_json:
         from fitplug.render.json import dump, estimate_json

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fitplug.extension import Runner
     from fitplug.formats.header import Header
     from fitplug.machine.records import Machine
+    from fitplug.memory.companions import Companions
     from fitplug.model.records import Model
 
 _MAX_MACHINE_FILE = 4 << 20
@@ -41,6 +42,14 @@ def read_model(reference: str, registry: Registry) -> "Model":
 
     header = as_gguf(reference, read_header(reference, registry))
     return describe(header, [item.record for item in registry.architectures])
+
+
+def read_companions(settings: Settings, registry: Registry) -> "Companions":
+    """Open the projector, the draft and the adapters that the settings name."""
+    from fitplug.opening import open_companions
+
+    with waiting("reading what runs beside the model"):
+        return open_companions(settings, registry)
 
 
 def find_machine(target: Target, registry: Registry) -> "Machine":

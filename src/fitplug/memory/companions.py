@@ -1,24 +1,23 @@
-"""What runs beside the model: a projector that sees or hears, a draft model for speculative decoding.
+"""What runs beside the model: a projector that sees or hears, a draft model for speculative decoding, LoRA adapters.
 
-Reading their files is the caller's business: it hands in a projector's header and a draft that is already described.
+Reading their files is the caller's business: it hands in headers, and a draft that is already described.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from fitplug.extension import Runner
 from fitplug.formats.header import Header
-from fitplug.machine.backends import CPU_ALIGNMENT, backend
 from fitplug.machine.records import Machine
+from fitplug.memory.placement import place
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
-from fitplug.memory.sizes import row_padding_bytes
+from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
-from fitplug.units import pad
 
-F32, F16 = 4, 2
-DEFAULT_IMAGE, DEFAULT_PATCH = 336, 14
-"""Supposed where a projector's header does not say; those of CLIP's large model."""
+DRAFT_CACHE = "f16"
+"""-ctkd and -ctvd (common/common.h, common_params_speculative_draft)."""
 
 
 class Companions(NamedTuple):
@@ -26,64 +25,115 @@ class Companions(NamedTuple):
 
     projector: Header | None = None
     draft: Model | None = None
+    adapters: Sequence[Header] = ()
 
 
-def projector_parts(header: Header, machine: Machine, settings: Settings) -> list[Part]:
-    """Weights and compute buffer of a projector (clip_ctx, tools/mtmd/clip.cpp).
+NOTHING_BESIDE = Companions()
 
-    Its tensors lie in one buffer of the first GPU, or of the CPU; the compute buffer is that of the widest block for the
-    largest picture that is tried at the start, by formula.
+Estimating = Callable[[Settings], Estimate]
+"""An estimator of one model; see `fitplug.memory.estimate.Estimator`."""
+MakeEstimating = Callable[[Model, Machine, Runner], Estimating]
+
+
+class Beside:
+    """The companions of one model on one machine; what depends on few settings is worked out once.
+
+    Args:
+        companions: what was opened.
+        machine: where.
+        runner: the program that runs it all.
+        estimating: makes the draft's estimator.
     """
-    names = machine.device_names()
-    on_gpu = bool(names) and settings.mmproj_offload
-    row = backend(machine.devices[0]) if on_gpu else None
-    alignment, padding = (row.alignment, row.row_padding) if row else (CPU_ALIGNMENT, 0)
-    weights = sum(
-        pad(t.n_bytes + row_padding_bytes(t.type, t.shape[0] if t.shape else 1, padding), alignment)
-        for t in header.tensors.values()
-    )
-    device = names[0] if on_gpu else HOST
-    return [
-        Part(device, Kind.MODEL, weights, Basis.MODELLED, "projector's weights"),
-        Part(device, Kind.COMPUTE, _projector_compute(header), Basis.MODELLED, "projector's compute, by formula"),
-    ]
+
+    def __init__(
+        self,
+        companions: Companions,
+        machine: Machine,
+        runner: Runner,
+        estimating: Callable[[Model, Machine, Runner], Estimating],
+    ) -> None:
+        self.companions, self.machine = companions, machine
+        self._runner = replace(runner, outputs="sequences")  # common_base_params_to_speculative
+        self._estimating = estimating
+        self._draft: Estimating | None = None
+        self._projected: dict[object, list[Part]] = {}
+        self._drafted: dict[object, list[Part]] = {}
+
+    def parts(self, estimate: Estimate, placed: Placed) -> list[Part]:
+        """The parts of all that the settings ask for."""
+        settings, found = estimate.settings, []
+        if settings.lora:
+            for adapter in self.companions.adapters:
+                found += self._adapter(adapter, placed)
+        if settings.mmproj is not None and self.companions.projector is not None:
+            found += self._projector(self.companions.projector, settings)
+        if settings.model_draft is not None and self.companions.draft is not None:
+            found += self._drafts(self.companions.draft, estimate)
+        return found
+
+    def notes(self, settings: Settings) -> list[str]:
+        """What could not be counted."""
+        beside, notes = self.companions, []
+        if settings.mmproj is not None and beside.projector is None:
+            notes.append(f"the projector {settings.mmproj} was not opened and is not counted")
+        if settings.model_draft is not None and beside.draft is None:
+            notes.append(f"the draft model {settings.model_draft} was not opened and is not counted")
+        if settings.lora:
+            counted = "their products in the compute buffer" if beside.adapters else "LoRA adapters"
+            notes.append(f"{counted} are not counted")
+        return notes
+
+    def _adapter(self, adapter: Header, placed: Placed) -> list[Part]:
+        from fitplug.memory.lora import adapter_bytes
+
+        names = placed.placement.names
+        return [
+            Part(buffer if buffer in names else HOST, Kind.MODEL, n, Basis.EXACT, "adapter", "" if buffer in names else buffer)
+            for buffer, n in adapter_bytes(adapter, placed).items()
+        ]
+
+    def _projector(self, header: Header, settings: Settings) -> list[Part]:
+        key = (settings.mmproj_offload, settings.flash_attn)
+        if key not in self._projected:
+            from fitplug.memory.clip import projector_parts
+
+            self._projected[key] = projector_parts(header, self.machine, settings)
+        return self._projected[key]
+
+    def _drafts(self, draft: Model, target: Estimate) -> list[Part]:
+        """A draft model with a context as long as its target's (common_speculative_init_result, common/speculative.cpp)."""
+        if self._draft is None:
+            self._draft = self._estimating(draft, self.machine, self._runner)
+        settings = draft_settings(target.settings, target.resolved)
+        if not any(settings.tensor_split):
+            settings = replace(settings, tensor_split=self._shares_left(target, settings))
+        key = (place(draft, self.machine, settings).layer_devices, replace(settings, tensor_split=()))
+        if key not in self._drafted:
+            self._drafted[key] = [
+                part._replace(source=f"draft's {part.source}")
+                for part in self._draft(settings).parts
+                if part.kind != Kind.OVERHEAD
+            ]
+        return self._drafted[key]
+
+    def _shares_left(self, target: Estimate, settings: Settings) -> tuple[float, ...]:
+        """It is loaded after the target, and finds the memory that this one leaves."""
+        names = self.machine.device_names()
+        free = dict(zip(names, (device.free_bytes for device in self.machine.devices), strict=True))
+        left = [float(max(0, free[name] - target.n_bytes(name))) for name in _used(names, settings)]
+        return tuple(left) if any(left) else ()
 
 
-def _projector_compute(header: Header) -> int:
-    """One transformer block over all patches, and the patches' pixels."""
-
-    def number(key: str, default: int) -> int:
-        for prefix in ("clip.vision.", "clip.audio."):
-            value = header.metadata.get(prefix + key)
-            if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 20:
-                return value
-        return default
-
-    patch, image = number("patch_size", DEFAULT_PATCH), number("image_size", DEFAULT_IMAGE)
-    n_embd, n_ff = number("embedding_length", 1024), number("feed_forward_length", 4096)
-    n_patches = max(1, image // patch) ** 2
-    return n_patches * (F32 * (2 * n_embd + max(3 * n_embd, 2 * n_ff)) + (F32 + F16) * 3 * patch * patch)
-
-
-Estimating = Callable[[Model, Machine, Settings], Estimate]
-
-
-def draft_parts(draft: Model, machine: Machine, target: Estimate, estimate: Estimating) -> list[Part]:
-    """A draft model with a context as long as its target's (common_speculative_init_result, common/speculative.cpp).
-
-    It is loaded after the target and finds the memory that this one leaves.
-    """
-    left = [
-        replace(device, free_bytes=max(0, device.free_bytes - target.n_bytes(name)))
-        for name, device in zip(machine.device_names(), machine.devices, strict=True)
-    ]
-    found = estimate(draft, replace(machine, devices=left), draft_settings(target.settings, target.resolved))
-    return [part._replace(source=f"draft's {part.source}") for part in found.parts if part.kind != Kind.OVERHEAD]
+def _used(names: Sequence[str], settings: Settings) -> Sequence[str]:
+    """The devices that a tensor split counts."""
+    if settings.devices is None:
+        return names
+    return [name for name in settings.devices if name in names]
 
 
 def draft_settings(settings: Settings, resolved: Resolved) -> Settings:
     """What a draft takes over from its target: all but cache types and placement (common_base_params_to_speculative)."""
     return replace(
-        settings, n_ctx=resolved.n_ctx, type_k="f16", type_v="f16", n_gpu_layers=-1, n_cpu_moe=0, overrides=(), mmproj=None,
-        model_draft=None, lora=(),
+        settings, n_ctx=resolved.n_ctx, type_k=DRAFT_CACHE, type_v=DRAFT_CACHE, n_gpu_layers=-1, n_cpu_moe=0, overrides=(),
+        mmproj=None, model_draft=None, lora=(),
     )  # fmt: skip

@@ -15,7 +15,7 @@ from fitplug.machine.backends import backend
 from fitplug.machine.records import Machine
 from fitplug.memory import tensor_split
 from fitplug.memory.cache import CacheTensor, cache_bytes, cache_tensors, cells
-from fitplug.memory.companions import Companions, draft_parts, projector_parts
+from fitplug.memory.companions import NOTHING_BESIDE, Beside, Companions
 from fitplug.memory.compute_closed import closed_parts
 from fitplug.memory.context import flash_attn_wanted, resolve
 from fitplug.memory.flash_attention import auto_stays_on
@@ -30,8 +30,6 @@ from fitplug.settings import Settings
 
 if TYPE_CHECKING:
     from fitplug.memory.compute import ComputeEstimator
-
-NOTHING_BESIDE = Companions()
 
 
 class Estimator:
@@ -64,17 +62,12 @@ class Estimator:
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
             notes=self._notes(settings),
         )  # fmt: skip
-        return replace(estimate, parts=(*estimate.parts, *self._beside(estimate), *self._overhead(placement, estimate)))
+        beside = self._beside.parts(estimate, self.placed(placement, settings)) if self.companions != NOTHING_BESIDE else ()
+        return replace(estimate, parts=(*estimate.parts, *beside, *self._overhead(placement, estimate)))
 
-    def _beside(self, estimate: Estimate) -> list[Part]:
-        """The projector and the draft, where the settings ask for them."""
-        settings, beside = estimate.settings, self.companions
-        parts = []
-        if settings.mmproj is not None and beside.projector is not None:
-            parts += projector_parts(beside.projector, self.machine, settings)
-        if settings.model_draft is not None and beside.draft is not None:
-            parts += draft_parts(beside.draft, self.machine, estimate, lambda m, on, s: Estimator(m, on, self.runner)(s))
-        return parts
+    @cached_property
+    def _beside(self) -> Beside:
+        return Beside(self.companions, self.machine, self.runner, Estimator)
 
     def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings) -> bool:
         """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""
@@ -180,10 +173,5 @@ class Estimator:
         unknown = next((table.unknown for table in self._tables.values()), [])
         if unknown and self.model.known:
             notes.append(f"llama.cpp does not know {len(unknown)} of the tensors ({unknown[0]} is one): it may refuse the file")
-        if settings.mmproj is not None and self.companions.projector is None:
-            notes.append(f"the projector {settings.mmproj} was not opened and is not counted")
-        if settings.model_draft is not None and self.companions.draft is None:
-            notes.append(f"the draft model {settings.model_draft} was not opened and is not counted")
-        if settings.lora:
-            notes.append("LoRA adapters are not counted")
+        notes += self._beside.notes(settings)
         return tuple(notes)

@@ -1,10 +1,12 @@
 """The planner's one door: what is known goes in, a plan comes out."""
 
 from dataclasses import replace
+from functools import partial
 
 from fitplug.errors import RefusedError
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
+from fitplug.memory.companions import Companions
 from fitplug.model.records import Model
 from fitplug.planner.alternatives import Question, find_others
 from fitplug.planner.choose import Choice, choose, make_grid
@@ -26,6 +28,7 @@ def fit(
     request: Request,
     *,
     estimator: EstimatorFactory | None = None,
+    companions: Companions | None = None,
 ) -> Plan:
     """Choose all settings that are not given.
 
@@ -36,11 +39,12 @@ def fit(
         settings: The user's settings; those named in `request.given` are kept.
         request: The goal, and what must stay free.
         estimator: What estimates settings; None: `fitplug.memory.estimate.Estimator`.
+        companions: The projector, the draft and the adapters that the settings name, for that estimator.
 
     Raises:
         RefusedError: llama.cpp refuses these settings with every choice of the others.
     """
-    trials = Trials(model, machine, runner, request.reserve_bytes, estimator or _default_estimator())
+    trials = Trials(model, machine, runner, request.reserve_bytes, estimator or _default_estimator(companions))
     trials.keep_auto = "flash_attn" in request.given
     search = Search(model, trials, open_settings(settings, request), request.given)
     grid = make_grid(model, search.settings, request)
@@ -103,7 +107,7 @@ def _pin_flash_attention(trial: Trial, trials: Trials, request: Request) -> Tria
     return pinned if pinned is not None and (pinned.counted == trial.counted or pinned.fits) else trial
 
 
-def _default_estimator() -> EstimatorFactory:
+def _default_estimator(companions: Companions | None) -> EstimatorFactory:
     from fitplug.memory.estimate import Estimator
 
-    return Estimator
+    return Estimator if companions is None else partial(Estimator, companions=companions)
