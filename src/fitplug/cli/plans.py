@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fitplug.cli.options import Given, Target, Wish
-from fitplug.cli.steps import find_machine, read_model, waiting, with_runner_defaults
+from fitplug.cli.steps import find_machine, read_companions, read_model, waiting, with_runner_defaults
 from fitplug.conversion import CONVERTED
 from fitplug.registry import Registry
 
@@ -26,8 +26,10 @@ def make_plan(reference: str, given: Given, target: Target, wish: Wish, registry
         from fitplug.differences import with_differences
 
         machine = with_differences(model, machine)
+    settings = with_runner_defaults(given, runner)
+    companions = read_companions(settings, registry)
     with waiting("searching"):
-        return fit(model, machine, runner, with_runner_defaults(given, runner), request_of(given, target, wish))
+        return fit(model, machine, runner, settings, request_of(given, target, wish), companions=companions)
 
 
 def request_of(given: Given, target: Target, wish: Wish) -> "Request":
