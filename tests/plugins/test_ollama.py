@@ -1,143 +1,31 @@
 """fitplug_ollama: a Modelfile says what the plan says, or refuses to."""
 
-import json
-import pathlib
 import re
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from fitplug.errors import AccessError, NetworkError, NotFoundError, RefusedError, UnreadableError
-from fitplug.extension import Export, File
+from fitplug.errors import NotFoundError, RefusedError
+from fitplug.extension import Export
 from fitplug.formats.header import Header, Tensor
 from fitplug.machine.records import Device
 from fitplug.model.describe import describe
 from fitplug.registry import load
 from fitplug.settings import Settings
-from fitplug_ollama import install, server
 from fitplug_ollama.export import default_name, render
-from fitplug_ollama.modelfile import Command, is_kept, parse, quote, write
-from fitplug_ollama.names import Name, name_from, parse_name
+from fitplug_ollama.modelfile import parse
 from fitplug_ollama.older import translate
-from fitplug_ollama.parameters import PARAMETERS, check
 from fitplug_ollama.placement import chosen
-from fitplug_ollama.store import open_model
 from planner_support import make_model
 from plugins_support import plan, request
 
-CASES = json.loads((pathlib.Path(__file__).parents[2] / "fixtures/runners/ollama_modelfiles.json").read_text())
 GIB = 1 << 30
 
 
 @pytest.fixture(autouse=True)
 def no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OLLAMA_HOST", "127.0.0.1:9")  # the discard port: nobody listens
-
-
-# --- the grammar
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: repr(case["text"])[:40])
-def test_ollamas_own_cases(case: dict[str, Any]):
-    if case["commands"] is None:
-        with pytest.raises(UnreadableError):
-            parse(case["text"])
-    else:
-        assert parse(case["text"]) == [Command(*pair) for pair in case["commands"]]
-
-
-@given(st.text(max_size=60))
-@example('"')
-@example('a"""\nb')
-@example("\u00a0")
-@example(" x ")
-@example("")
-def test_a_value_is_read_back_or_refused(value: str):
-    try:
-        spelling = quote(value)
-    except RefusedError:
-        assert not all(map(is_kept, value)) or any(line.rstrip().endswith('"""') for line in value.splitlines()) or '"' in value
-        return
-    assert parse(f"FROM x\nSYSTEM {spelling}")[1] == Command("system", value)
-
-
-values = st.text(st.characters(categories=("L", "N", "P", "S", "Zs"), include_characters="\n\t"), max_size=40)
-
-
-@given(st.lists(st.tuples(st.sampled_from(("system", "template", "stop", "license", "adapter")), values), max_size=6))
-def test_a_whole_file_reads_back(pairs: list[tuple[str, str]]):
-    commands = [Command("model", "/m.gguf"), *(Command(*pair) for pair in pairs)]
-    try:
-        text = write(commands, ["made for OLLAMA_NUM_PARALLEL=1"])
-    except RefusedError:
-        return
-    assert parse(text) == commands
-
-
-@pytest.mark.parametrize("value", ["a\u200db", "\u3000", "x\u00a0y", "\ufeff", "\x1b[0m"])
-def test_what_the_parser_drops_is_refused(value: str):
-    with pytest.raises(RefusedError, match=r"U\+"):
-        quote(value)
-
-
-def test_exactly_one_blank_stands_before_a_parameters_name():
-    assert parse("FROM a\nPARAMETER  num_ctx 1")[1] == Command("", "num_ctx 1")
-
-
-# --- parameters and names
-
-
-def test_values_are_checked_as_ollama_checks_them():
-    check("num_ctx", "4096")
-    check("temperature", "0.7")
-    check("use_mmap", "F")
-    for name, value in (
-        ("num_ctx", "4096.0"),
-        ("num_ctx", "4_096"),
-        ("use_mmap", "yes"),
-        ("temperature", "hot"),
-        ("mirostat", "1"),
-    ):
-        with pytest.raises(RefusedError):
-            check(name, value)
-    assert "num_gpu" in PARAMETERS
-
-
-def test_names_are_completed():
-    assert parse_name("llama3.2") == Name("registry.ollama.ai", "library", "llama3.2", "latest")
-    assert parse_name("me/model:q4") == Name("registry.ollama.ai", "me", "model", "q4")
-    assert parse_name("hf.co/a/b-GGUF:Q4_K_M") == Name("hf.co", "a", "b-GGUF", "Q4_K_M")
-    assert str(parse_name("hf.co/a/b")) == "hf.co/a/b:latest"
-    assert str(parse_name("llama3.2")) == "llama3.2:latest"
-
-
-@given(st.text(max_size=40))
-def test_no_name_leads_out_of_the_store(text: str):
-    try:
-        name = parse_name(text)
-    except NotFoundError:
-        return
-    assert not any(part in (".", "..") or "/" in part or "\\" in part or "\0" in part for part in name)
-
-
-@pytest.mark.parametrize("text", ["../../etc/passwd", "a/../b", "..", "a:..", "a:b/c", "", "a b", "h/n/m/x"])
-def test_names_that_are_none(text: str):
-    with pytest.raises(NotFoundError):
-        parse_name(text)
-
-
-@given(st.text(max_size=100))
-def test_a_name_is_made_of_anything(text: str):
-    parse_name(name_from(text))
-
-
-# --- the export
 
 
 def commands(made: Export) -> dict[str, str]:
@@ -250,9 +138,6 @@ def test_the_default_name_says_what_the_file_is_called():
     assert default_name(made, request()) == "qwen3-8b-final-.q4_k_m"
 
 
-# --- which GPUs
-
-
 def gpu(free: int, kind: Any = "gpu", backend: str = "cuda") -> Device:
     return Device(kind=kind, backend=backend, total_bytes=free, free_bytes=free)
 
@@ -270,200 +155,6 @@ def test_libraries_are_never_mixed_and_dedicated_ones_win():
     mixed = (gpu(8 * GIB, "igpu", "vulkan"), gpu(12 * GIB), gpu(12 * GIB), gpu(16 * GIB, backend="rocm"))
     assert chosen(mixed, 40 * GIB, 64 * GIB) == (1, 2)
     assert chosen((gpu(64 * GIB, "igpu"), gpu(8 * GIB)), 4 * GIB, 64 * GIB) == (1,)
-
-
-# --- the store
-
-
-@pytest.fixture
-def store(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path))
-    (tmp_path / "blobs").mkdir()
-    return tmp_path
-
-
-def put(store: pathlib.Path, path: str, manifest: Any) -> None:
-    file = store / "manifests" / path
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(manifest if isinstance(manifest, str) else json.dumps(manifest))
-
-
-def layer(digest: str, kind: str = "model") -> dict[str, Any]:
-    return {"mediaType": f"application/vnd.ollama.image.{kind}", "digest": digest, "size": 4}
-
-
-def test_a_model_is_found_by_name_whatever_its_case(store: pathlib.Path):
-    (store / "blobs" / f"sha256-{'a' * 64}").write_bytes(b"GGUF")
-    layers = [layer(f"sha256:{'b' * 64}", "template"), layer(f"sha256:{'a' * 64}")]
-    put(store, "registry.ollama.ai/library/Llama3.2/latest", {"schemaVersion": 2, "layers": layers})
-    (blob,) = open_model("llama3.2")
-    assert blob.read(0, 4) == b"GGUF"
-    assert blob.name == "llama3.2-latest.gguf"
-
-
-def test_a_missing_model_says_what_is_there(store: pathlib.Path):
-    put(store, "registry.ollama.ai/library/phi4/14b", {"layers": []})
-    with pytest.raises(NotFoundError, match="phi4:14b"):
-        open_model("nope")
-
-
-@pytest.mark.parametrize("manifest", ["", "[]", "{", {"layers": 5}, {"layers": [None]}, {"layers": [layer("sha256:../../x")]},
-                                      {"layers": [layer("x", "tensor")]}, {"layers": [{"mediaType": 1}]}])  # fmt: skip
-def test_hostile_manifests_are_one_line(store: pathlib.Path, manifest: Any):
-    put(store, "registry.ollama.ai/library/m/latest", manifest)
-    with pytest.raises(UnreadableError):
-        open_model("m")
-
-
-def test_a_lost_blob_is_said(store: pathlib.Path):
-    put(store, "registry.ollama.ai/library/m/latest", {"layers": [layer(f"sha256:{'c' * 64}")]})
-    with pytest.raises(NotFoundError, match="pull"):
-        open_model("m")
-
-
-def test_a_store_that_may_not_be_read_is_said(store: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    put(store, "registry.ollama.ai/library/m/latest", {"layers": []})
-
-    def refuse(self: pathlib.Path) -> Iterator[pathlib.Path]:
-        raise PermissionError(13, "no", str(self))
-
-    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
-    with pytest.raises(AccessError, match="Ollama's own user"):
-        open_model("m")
-
-
-# --- the server
-
-
-@pytest.mark.parametrize(("told", "address"), [
-    ("", "http://127.0.0.1:11434"), ("1.2.3.4", "http://1.2.3.4:11434"), (":5000", "http://127.0.0.1:5000"),
-    ("0.0.0.0:1", "http://127.0.0.1:1"), ("https://host", "https://host:443"), ("http://host", "http://host:80"),
-    ("host:99999", "http://host:11434"), ("[::1]:7", "http://[::1]:7"), ("http://h:1/p/", "http://h:1/p"), ("'h'", "http://h:11434"),
-])  # fmt: skip
-def test_the_address_is_read_as_ollama_reads_it(told: str, address: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OLLAMA_HOST", told)
-    assert server.address() == address
-
-
-def test_no_server_is_no_error_for_the_version():
-    assert server.version() is None
-    with pytest.raises(NetworkError, match="no Ollama server"):
-        server.call("/api/version")
-
-
-def test_versions_are_compared_as_numbers():
-    assert server.version_numbers("0.33.0-rc2") == (0, 33, 0)
-    assert server.version_numbers("v0.9.1") < (0, 30)
-
-
-class Ollama:
-    """A server that speaks as much of the API as an installation uses, and remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.models: dict[str, Any] = {}
-        self.loaded: list[dict[str, Any]] = []
-        self.requests: list[tuple[str, Any]] = []
-        ollama = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self, status: int, found: Any) -> None:
-                body = json.dumps(found).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def do_GET(self) -> None:
-                found = {"/api/version": {"version": "0.33.0"}, "/api/tags": {"models": [{"name": n} for n in ollama.models]},
-                         "/api/ps": {"models": ollama.loaded}}  # fmt: skip
-                self.answer(200, found[self.path])
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                ollama.requests.append((self.path, body))
-                if self.path == "/api/create":
-                    ollama.models[body["model"]] = body
-                    self.answer(200, {"status": "success"})
-                elif body["model"] == "broken":
-                    self.answer(500, {"error": "out of memory"})
-                else:
-                    self.answer(200, {"done_reason": "load", "done": True})
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-
-@pytest.fixture
-def ollama(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ollama]:
-    found = Ollama()
-    monkeypatch.setenv("OLLAMA_HOST", f"127.0.0.1:{found.server.server_port}")
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
-
-
-def made_export(**expected: int) -> Export:
-    return Export(files=(File(path="Modelfile", text="FROM x\n"),), commands=(("ollama", "create", "m", "-f", "Modelfile"),),
-                  expected={"size_vram": 5 * GIB, "context_length": 4096} | expected)  # fmt: skip
-
-
-def test_the_running_version_is_asked(ollama: Ollama):
-    assert render(plan(Settings(n_ctx=4096, n_batch=512)), request()).notes == ()
-
-
-def test_what_the_server_loaded_is_compared_with_the_plan(ollama: Ollama):
-    ollama.loaded = [{"name": "m:latest", "size": 5 * GIB, "size_vram": 5 * GIB + 1000, "context_length": 4096}]
-    assert list(install.check("m", made_export())) == ["loaded: 5.00 GiB on GPUs, as planned"]
-    ollama.loaded = [{"name": "m:latest", "size_vram": 4 * GIB, "context_length": 2048}]
-    context, vram = install.check("m", made_export())
-    assert "2048" in context
-    assert "4.00 GiB" in vram
-
-
-def test_a_load_that_fails_is_said(ollama: Ollama):
-    assert list(install.check("broken", made_export())) == ["it could not be loaded: Ollama: out of memory"]
-    assert list(install.check("m", made_export())) == ["the server does not list it as loaded"]
-
-
-def test_install_creates_keeps_and_checks(ollama: Ollama, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch):
-    program = tmp_path / "ollama"
-    program.write_text('#!/bin/sh\necho "$@" >> "$0.log"\n[ "$1" = create ] && cat "$4" >> "$0.log"\nexit 0\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    ollama.models = {"m:latest": {}}
-    ollama.loaded = [{"name": "m:latest", "size_vram": 5 * GIB, "context_length": 4096}]
-    done = install.install(made_export())
-    assert done[0] == "kept the model that was called m as m:before-fitplug-1"
-    assert done[1:] == ["created m", "loaded: 5.00 GiB on GPUs, as planned"]
-    log = (tmp_path / "ollama.log").read_text()
-    assert log.startswith("cp m m:before-fitplug-1\ncreate m -f ")
-    assert log.endswith("FROM x\n")
-
-
-def test_install_needs_the_program(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(NotFoundError, match="--output"):
-        install.install(made_export())
-
-
-def test_the_official_client_takes_what_the_modelfile_says(ollama: Ollama):
-    client_module = pytest.importorskip("ollama", reason="the official client is not installed")
-    made = render(plan(Settings(n_ctx=8192, n_batch=512)), request(temperature="0.5", system="hi"))
-    found = commands(made)
-    types = {"int": int, "float": float, "bool": lambda text: text in ("true", "1"), "string": str}
-    given_parameters = {name: types[PARAMETERS[name]](value) for name, value in found.items() if name in PARAMETERS}
-    client_module.Options(**{k: v for k, v in given_parameters.items() if k != "min_p"})
-    client = client_module.Client(host=server.address())
-    answer = client.create("made", from_=found["model"], system=found["system"], parameters=given_parameters)
-    assert answer.status == "success"
-    assert ollama.models["made"]["parameters"] == {"num_ctx": 8192, "num_batch": 512, "num_gpu": 33, "temperature": 0.5}
-
-
-# --- headers of older models
 
 
 def older_header(architecture: str, metadata: Any = ()) -> Header:
