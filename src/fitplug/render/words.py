@@ -82,9 +82,11 @@ def _trained(n_ctx: int, model: Model) -> str:
 
 def certainty(estimate: Estimate) -> str:
     """How sure the figures are, in one sentence."""
-    return {
-        "exact": "The figures are exact: llama.cpp's own rules, to the byte.",
-        "measured": "The figures are measured.",
-        "modelled": "Some figures are modelled: near what llama.cpp allocates, not proven to the byte.",
-        "assumed": "Some figures rest on assumptions: see the notes.",
+    said = {
+        "exact": "The figures are exact: llama.cpp's own rules, to the byte",
+        "measured": "The figures are measured",
+        "modelled": "Some figures are modelled: near what llama.cpp allocates, not proven to the byte",
+        "assumed": "Some figures rest on assumptions: see the notes",
     }[str(estimate.basis())]
+    kinds = sorted({str(part.basis) for part in estimate.parts if part.kind == Kind.OVERHEAD and part.n_bytes})
+    return said + (f". Overhead, which it does not count, is {' or '.join(kinds)}." if kinds else ".")
