@@ -14,6 +14,8 @@ from fitplug.formats import gguf
 from fitplug.formats.header import Blob, Header, Skipped
 
 HEAD = 64 << 10
+FIRST = HEAD + 256
+"""What is read of a file that is read whole: a reader that looks 64 KiB ahead has seen its first bytes already."""
 ANCHOR = 256
 """The vocabulary's last bytes, by which its end is found again."""
 BEFORE, BEHIND = 512, 16 << 10
@@ -105,14 +107,14 @@ class Prefix:
         return self.raw[offset:end]
 
     def _guess(self) -> int:
-        """How long the header may be: 64 KiB, then what its number of tokens makes likely, then half as much again."""
+        """How long the header may be: 64 KiB, then what its number of tokens makes likely, then a quarter more."""
         at = self.raw.find(_VOCABULARY)
         if not self.raw:
-            return HEAD
-        if at < 0 or len(self.raw) > HEAD:
-            return len(self.raw) + max(HEAD, len(self.raw) // 2)
+            return FIRST
+        if at < 0 or len(self.raw) > FIRST:
+            return len(self.raw) + max(HEAD, len(self.raw) // 4)
         count = int.from_bytes(self.raw[at + len(_VOCABULARY) + 8 : at + len(_VOCABULARY) + 16], "little")
-        return HEAD + BYTES_PER_TOKEN * min(count, MAX_TOKENS)
+        return FIRST + BYTES_PER_TOKEN * min(count, MAX_TOKENS)
 
 
 def read_whole(blobs: Sequence[Blob]) -> tuple[Header, Sibling | None]:

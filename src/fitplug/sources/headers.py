@@ -115,7 +115,8 @@ class _Reader:
             raise FitplugError(f"{candidate.missing[0]} is not in the repository")
         if candidate.format != "gguf":
             return self.read_safetensors(candidate)
-        blobs = [self.open_file(self.listing, entry) for entry in candidate.entries]
+        blobs: list[Blob] = [self.open_file(self.listing, entry) for entry in candidate.entries]
+        blobs[1:] = _begun(blobs[1:])
         sibling = self.sibling
         if sibling is not None:
             header = read_like(blobs, sibling)
@@ -126,16 +127,28 @@ class _Reader:
         return header
 
 
+def _begun(blobs: Sequence[Blob]) -> list[Blob]:
+    """A split's further files with their beginnings fetched side by side: that is all of their headers."""
+    if not blobs:
+        return []
+    begun: list[Blob] = [Prefix(blob) for blob in blobs]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        list(pool.map(lambda blob: blob.read(0, 4), begun))
+    return begun
+
+
 def prefetched(blobs: Sequence[Blob]) -> list[Blob]:
-    """Safetensors files with their headers fetched side by side: two ranges for each, one where 64 KiB are enough."""
+    """Safetensors files with their headers, and the JSON beside them, fetched side by side: two ranges for each at most."""
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(_with_header, blobs))
 
 
 def _with_header(blob: Blob) -> Blob:
-    if not blob.name.endswith(".safetensors"):
-        return blob
     prefix = Prefix(blob)
+    if not blob.name.endswith(".safetensors"):
+        if blob.n_bytes <= MAX_KEPT_BYTES:  # config.json and the index, which is gone through twice
+            prefix.read(0, blob.n_bytes)
+        return prefix
     start = prefix.read(0, min(HEAD, blob.n_bytes))
     size = 8 + int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and size <= MAX_SAFETENSORS_HEADER:

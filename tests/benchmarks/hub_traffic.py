@@ -1,0 +1,98 @@
+"""Requests and bytes of `fitplug check` against the local hubs, beside reading every header in full.
+
+    python tests/benchmarks/hub_traffic.py
+
+Four repositories: 25 quants of a model with 128k tokens and 280k merges, one of 20 shards, one with projector and draft, one of
+FP8 safetensors.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from cli_support import make_models  # noqa: E402 - the path comes first
+from conversion import checkpoints  # noqa: E402 - the path comes first
+from hubs.local_hub import LocalHub  # noqa: E402 - the path comes first
+
+
+def shards(path, folder, n):
+    """The model in `n` files as llama-gguf-split writes them: keys and vocabulary in the first."""
+    import struct
+
+    from fitplug.formats import gguf
+    from fitplug.formats.ggml_types import BY_NAME
+    from fitplug.sources.local import LocalFile
+
+    header = gguf.read([LocalFile(str(path))])
+    raw = path.open("rb").read(header.data_offsets[0])
+    make = make_models()
+    tensors, files = list(header.tensors.values()), {}
+    per = -(-len(tensors) // n)
+    kv_end = raw.find(make.string(tensors[0].name) + struct.pack("<I", len(tensors[0].shape)))
+    n_kv = struct.unpack_from("<Q", raw, 16)[0]
+    for i in range(n):
+        mine = tensors[i * per : (i + 1) * per]
+        split = [make.string("split.no") + struct.pack("<IH", 2, i), make.string("split.tensors.count") + struct.pack("<Ii", 5, len(tensors)),
+                 make.string("split.count") + struct.pack("<IH", 2, n)]  # fmt: skip
+        out = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(mine), (0 if i else n_kv) + 3))
+        out += (b"" if i else raw[24:kv_end]) + b"".join(split)
+        at = 0
+        for t in mine:
+            out += make.string(t.name) + struct.pack(f"<I{len(t.shape)}QIQ", len(t.shape), *t.shape, BY_NAME[t.type].id, at)
+            at += -(-t.n_bytes // 32) * 32
+        out += bytes(-len(out) % 32)
+        file = folder / f"Big-Q4_K_M-{i + 1:05d}-of-{n:05d}.gguf"
+        with file.open("wb") as stream:
+            stream.write(out)
+            stream.truncate(len(out) + at)
+        files[f"Q4_K_M/{file.name}"] = file
+    return files
+
+
+def main():
+    """Count."""
+    from fitplug.cli import main as fitplug
+
+    folder = Path(tempfile.mkdtemp())
+    os.environ |= {"HOME": str(folder), "HF_HOME": str(folder), "XDG_CACHE_HOME": str(folder), "MODELSCOPE_CACHE": str(folder)}
+    model = folder / "m.gguf"
+    make_models().write("llama-3.1-8b", model, n_merges=280_000)
+    from fitplug.formats import gguf
+    from fitplug.sources.local import LocalFile
+
+    print(f"one header: {gguf.read([LocalFile(str(model))]).data_offsets[0]:,} bytes")
+    hub = LocalHub()
+    hub.add("team/quants", {f"Model-{i:02d}-Q4_K_M.gguf": model for i in range(25)})
+    for i, stored in enumerate(hub.repositories["team/quants"].files.values()):
+        stored.digest = f"{i:064d}"
+    hub.add("team/shards", shards(model, folder, 20))
+    beside = {"mmproj-F16.gguf": model, "mtp-Model-Q8_0.gguf": model}
+    hub.add("team/beside", {"Model-Q4_K_M.gguf": model, **beside})
+    config, tensors = checkpoints.qwen3_30b_a3b()
+    config |= {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    hub.add("team/fp8", checkpoints.write(folder / "fp8", config, tensors, dtype="F8_E4M3", n_shards=7))
+    with hub.running():
+        os.environ |= hub.environment()
+        for name in ("quants", "shards", "beside", "fp8"):
+            for scheme in ("hf", "modelscope"):
+                os.environ["XDG_CACHE_HOME"] = str(folder / scheme)
+                for again in ("first", "again"):
+                    hub.log.clear()
+                    start = time.perf_counter()
+                    with contextlib.redirect_stdout(io.StringIO()):
+                        status = fitplug(["check", f"{scheme}:team/{name}", "--gpu", "RTX 4090"])
+                    n_requests, n_bytes = hub.traffic()
+                    took = time.perf_counter() - start
+                    print(
+                        f"{name:8} {scheme:10} {again:6} exit {status}: {n_requests:4} requests, {n_bytes:10,} bytes, {took:.1f} s"
+                    )
+
+
+if __name__ == "__main__":
+    main()
