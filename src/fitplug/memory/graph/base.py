@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.build import Graph
 from fitplug.memory.graph.errors import UnknownGraphError
-from fitplug.memory.graph.layers import layer_classes, shortened
+from fitplug.memory.graph.layers import WHOLE, layer_classes, shortened
 from fitplug.memory.graph.params import GraphParams
 from fitplug.memory.graph.scales import passed
 from fitplug.memory.graph.tensor import Buffer, Tensor
@@ -183,14 +183,8 @@ class GraphBase:
         key = f"{name}@{self.params.layer_backends[il]}"
         t = self._tensors.get(key)
         if t is None:
-            t = self._tensors[key] = self.weight_in(found.type, found.shape, self.layer_buffer(il, is_weights=True))
+            t = self._tensors[key] = self.weight_in(found.type, found.shape, self.params.layer_buffer(il, is_weights=True))
         return t
-
-    def layer_buffer(self, il: int, *, is_weights: bool = False) -> Buffer:
-        """The buffer of layer `il`'s own device."""
-        backend = self.params.layer_backends[il]
-        on_cpu = backend == len(self.params.backends) - 1
-        return Buffer(self.params.backends[backend].name, (backend,), on_cpu, is_weights)
 
     # The loop over the layers
 
@@ -200,12 +194,12 @@ class GraphBase:
         A graph whose layers differ by anything besides their tensors and `hparams(il)` says so with `key`: layers with equal
         keys are equal. Whether the shortened graph decides was proven by the allocator (layers.py), else all layers are built.
         """
-        n, kept = self.n_layer if n_layer is None else n_layer, self.params.kept
-        if not kept:
+        n, cut = self.n_layer if n_layer is None else n_layer, self.params.cut
+        if cut == WHOLE:
             yield from range(n)
             return
-        for il, run in shortened(layer_classes(self.params, n, key), kept):
-            if run:
+        for il, run in shortened(layer_classes(self.params, n, key), cut):
+            if run is not None:
                 self.gf.marks.append((len(self.gf.nodes), run))
             yield il
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import GraphBase
+from fitplug.memory.graph.params import GraphParams
 from fitplug.memory.graph.tensor import Buffer, Tensor, is_quantized
 from fitplug.model.records import Layer
 
@@ -58,7 +59,7 @@ class KvCache:
 
     def buffer(self, il: int) -> Buffer:
         """Where layer `il`'s cells lie: on its device, or on the CPU with --no-kv-offload."""
-        return cache_buffer(self.g, self.source(il))
+        return self.g.params.cache_buffer(self.source(il))
 
     def k(self, il: int) -> Tensor:
         """The whole of K: get_k_storage."""
@@ -152,36 +153,28 @@ class KvCache:
 class RecurrentState:
     """`llama_memory_recurrent_context` of a full memory: one row a sequence."""
 
-    def __init__(self, g: GraphBase) -> None:
-        """States of all layers that have one."""
-        self.g = g
-        self.n_rs = max(1, g.params.n_seq_max)
-        self.n_rows = self.n_rs * (1 + g.params.n_rs_seq)
+    def __init__(self, params: GraphParams) -> None:
+        """States of all layers that have one. Not made of a graph, which holds it: together they would be a cycle."""
+        self.params = params
+        self.n_rs = max(1, params.n_seq_max)
+        self.n_rows = self.n_rs * (1 + params.n_rs_seq)
         self._stored: dict[tuple[str, int], Tensor] = {}
 
     def get_r_l(self, il: int) -> Tensor:
         """The convolution's state."""
-        return self._storage("r", il, self.g.hparams(il).n_embd_r)
+        return self._storage("r", il, self.params.model.layers[il].n_embd_r)
 
     def get_s_l(self, il: int) -> Tensor:
         """The mixer's state."""
-        return self._storage("s", il, self.g.hparams(il).n_embd_s)
+        return self._storage("s", il, self.params.model.layers[il].n_embd_s)
 
     def get_p_l(self, il: int) -> Tensor:
         """The convolution history of per-layer embeddings."""
-        return self._storage("p", il, self.g.hparams(il).n_embd_ple)
+        return self._storage("p", il, self.params.model.layers[il].n_embd_ple)
 
     def _storage(self, what: str, il: int, width: int) -> Tensor:
         t = self._stored.get((what, il))
         if t is None:
             t = self._stored[what, il] = ggml.new_tensor("f32", width, self.n_rows)
-            t.buffer = cache_buffer(self.g, il)
+            t.buffer = self.params.cache_buffer(il)
         return t
-
-
-def cache_buffer(g: GraphBase, il: int) -> Buffer:
-    """The buffer of a layer's cells or states; on the CPU it is the plain one, never pinned."""
-    if g.params.offload_kqv:
-        return g.layer_buffer(il)
-    cpu = len(g.params.backends) - 1
-    return Buffer("CPU", (cpu,), is_host=True, is_weights=False)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
 
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend
-from fitplug.memory.graph.layers import Blocks
+from fitplug.memory.graph.layers import WHOLE, Blocks, Cut
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.model.records import Model
 from fitplug.record import record
@@ -48,14 +48,25 @@ class GraphParams:
     n_rs_seq: int = 0
     fused: Mapping[str, bool] = field(default_factory=dict)
     """Fused operations that were resolved to off: {"gdn_ar": False}; absent is on (llama_context::resolve_fused_ops)."""
-    kept: int = 0
-    """Repetitions kept of a run of equal layers (layers.py); 0: build every layer, 1: one of each, to bound."""
+    cut: Cut = WHOLE
+    """How many of equal layers to build."""
 
     @property
     def copies_weights(self) -> bool:
         """Whether the batch is long enough for a device to compute with copies of weights that lie in host memory."""
         return self.n_tokens >= OFFLOAD_MIN_BATCH
 
-    def keeping(self, kept: int) -> "GraphParams":
-        """The same with so many repetitions of equal layers."""
-        return replace(self, kept=kept)
+    def layer_buffer(self, il: int, *, is_weights: bool = False) -> Buffer:
+        """The buffer of layer `il`'s own device."""
+        backend = self.layer_backends[il]
+        return Buffer(self.backends[backend].name, (backend,), backend == len(self.backends) - 1, is_weights)
+
+    def cache_buffer(self, il: int) -> Buffer:
+        """The buffer of layer `il`'s cells or states; on the CPU it is the plain one, never pinned."""
+        if self.offload_kqv:
+            return self.layer_buffer(il)
+        return Buffer("CPU", (len(self.backends) - 1,), is_host=True, is_weights=False)
+
+    def keeping(self, cut: Cut) -> "GraphParams":
+        """The same with so much of equal layers."""
+        return replace(self, cut=cut)

@@ -33,7 +33,7 @@ class Recurrent(Attention):
     @cached_property
     def rs(self) -> RecurrentState:
         """The recurrent memory: rs.get_r_l(il), rs.get_s_l(il)."""
-        return RecurrentState(self)
+        return RecurrentState(self.params)
 
     def build_rs_inp(self) -> InpRs:
         """llm_graph_context::build_rs_inp."""

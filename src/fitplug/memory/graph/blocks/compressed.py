@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import mul_mat_hadamard
 from fitplug.memory.graph.base import LLM_NORM_RMS
-from fitplug.memory.graph.caches import KvCache, cache_buffer
+from fitplug.memory.graph.caches import KvCache
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.tensor import Tensor
 from fitplug.model.records import Layer
@@ -128,7 +128,7 @@ class CompressedCache:
         if t is None:
             n = self.n_rows * (1 + self.g.params.n_rs_seq)
             t = self._stored[what, il] = ggml.new_tensor("f32", self.comp.n_blocks * self.comp.head, n)
-            t.buffer = cache_buffer(self.g, il)
+            t.buffer = self.g.params.cache_buffer(il)
         return ggml.view_2d(t, t.ne[0], t.ne[1], t.nb[1])
 
     def _restored(self, il: int) -> State:
