@@ -1,0 +1,57 @@
+"""llama.cpp's answers about recurrent and hybrid models (fixtures/recurrent), and those models at any depth."""
+
+import gzip
+import json
+import re
+from functools import cache
+from pathlib import Path
+
+import truth_support as truth
+from fitplug.memory.estimate import Estimator
+from fitplug.model.describe import describe
+
+FOLDER = Path(__file__).parent.parent / "fixtures" / "recurrent"
+
+
+@cache
+def _read(name):
+    with gzip.open(FOLDER / name, "rt") as lines:
+        return lines.read()
+
+
+@cache
+def rows():
+    return [json.loads(line) for line in _read("rows.jsonl.gz").splitlines()]
+
+
+@cache
+def models():
+    """By name."""
+    return {model["name"]: model for model in json.loads(_read("models.json.gz"))}
+
+
+@cache
+def model(name, times=1):
+    """The model, with its layers `times` as often, those at the front without experts once."""
+    return describe(truth.header_of(_deepened(models()[name], times)))
+
+
+def _deepened(model, times):
+    architecture = model["metadata"]["general.architecture"]
+    n, front = (model["metadata"].get(f"{architecture}.{key}", 0) for key in ("block_count", "leading_dense_block_count"))
+    order = [*range(n), *list(range(front, n)) * (times - 1)]
+    metadata = {
+        key: [value[il] for il in order] if isinstance(value, list) and len(value) == n else value
+        for key, value in model["metadata"].items()
+    }
+    blocks = {il: [] for il in range(-1, n)}
+    for name, type_, shape in model["tensors"]:
+        block = re.match(r"blk\.(\d+)\.(.*)", name)
+        blocks[int(block[1]) if block else -1].append([block[2] if block else name, type_, shape])
+    repeated = [[f"blk.{i}.{rest}", *others] for i, il in enumerate(order) for rest, *others in blocks[il]]
+    metadata[f"{architecture}.block_count"] = len(order)
+    return {**model, "metadata": metadata, "tensors": blocks[-1] + repeated}
+
+
+def estimator(row):
+    return Estimator(model(row["model"]), truth.machine(row["devices"]), truth.RUNNERS[row["runner"]])
