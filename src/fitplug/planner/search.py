@@ -139,14 +139,28 @@ class Search:
 
         def attempt(n_ctx: int) -> Trial | None:
             trial = self.trials(replace(settings, n_ctx=n_ctx))
-            points.extend([] if trial is None else [(n_ctx, trial)])
+            points.extend([] if trial is None or n_ctx in dict(points) else [(n_ctx, trial)])
             modest = trial is not None and (n_ctx == grid.low or trial.spare.host >= host_bytes)
             return trial if trial is not None and trial.fits and modest else None
 
         def guess(below: int) -> int:
             return 0 if len(points) < 2 else min(below - 1, grid.number(_crossing(points, host_bytes)))
 
-        return climb(grid, attempt, guess, quick=self.quick)
+        shortest = attempt(grid.low)
+        if shortest is None:
+            return None
+        near = grid._replace(high=grid.at(min(grid.last, grid.number(self._reach(shortest, grid)) + 1)))
+        best = climb(near, attempt, guess, quick=self.quick)
+        is_sure = near.high == grid.high or (best is not None and best.settings.n_ctx < near.high)
+        return best if is_sure else climb(grid, attempt, guess, quick=self.quick)
+
+    def _reach(self, trial: Trial, grid: Grid) -> float:
+        """By the ledger, a context that is surely too long: every device filled with cache, and a tenth more."""
+        growth = sum(self._caches(grid.high)) - sum(self._caches(trial.settings.n_ctx))
+        if growth <= 0:
+            return grid.high
+        room = sum(trial.spare.devices) or trial.spare.host
+        return trial.settings.n_ctx + 1.1 * room / growth * (grid.high - trial.settings.n_ctx)
 
     def most_layers(self, n_ctx: int) -> Trial | None:
         """The highest -ngl with all other settings as they are."""

@@ -75,7 +75,7 @@ class Trials:
         return self._real(settings)
 
     def _try(self, settings: Settings) -> Trial:
-        """With several GPUs a plan must also look right to llama.cpp's own measuring.
+        """With everything on several GPUs a plan must also look right to llama.cpp's own measuring.
 
         That counts more than a real run takes there (common/fit.cpp measures without allocation, and
         ggml_backend_sched_reserve_size forgets which norm belongs to which GPU); a plan that keeps its reserve by both
@@ -86,7 +86,7 @@ class Trials:
         self._auto_is_on = self._auto_is_on or (settings.flash_attn == "auto" and estimate.resolved.flash_attn)
         trial = self._trial(settings, estimate)
         n_used = sum(1 for n in trial.counted if n)
-        if not trial.fits_devices or n_used < 2 or self._measured is self._real:
+        if not trial.fits_devices or n_used < 2 or self._measured is self._real or not _may_be_pipelined(settings):
             return trial
         measured = self._trial(settings, self._measured(settings))
         self.n_estimates += 1
@@ -96,6 +96,11 @@ class Trials:
     def _trial(self, settings: Settings, estimate: Estimate) -> Trial:
         counted = tuple(counted_bytes(estimate, name) for name in self.machine.device_names())
         return Trial(settings, estimate, spare(estimate, self.machine, self.reserve_bytes), counted)
+
+
+def _may_be_pipelined(settings: Settings) -> bool:
+    """llama.cpp keeps copies of what crosses between GPUs; where it does not, measuring and a run agree."""
+    return not settings.overrides and not settings.n_cpu_moe and settings.split_mode == "layer" and settings.offload_kqv
 
 
 class Kind(NamedTuple):
