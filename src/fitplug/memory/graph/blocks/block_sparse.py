@@ -31,8 +31,9 @@ class SparseAttention:
         if not isinstance(attn, InpAttnKv):
             raise TypeError("blocks lie over one cache with K and V")
         self.g, self.inputs, self.attn = g, inputs, attn
-        self.width, self.n_head = g.hparam("indexer_head_size"), g.hparam("indexer_n_head")
-        self.idx = KvCache(g, g.params.n_ctx_seq, head_k=lambda _: (self.width, 1)) if self.width else None
+        width = self.width = g.hparam("indexer_head_size")
+        self.n_head = g.hparam("indexer_n_head")
+        self.idx = KvCache(g, g.params.n_ctx_seq, head_k=lambda _: (width, 1)) if width else None
         self.n_kv, self.n_stream = g.params.n_ctx_seq, g.params.n_stream
         self.n_tps = g.n_tokens // self.n_stream
         self._inputs: dict[int, QsaInputs] = {}

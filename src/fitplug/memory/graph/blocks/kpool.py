@@ -43,7 +43,8 @@ class KPoolAttention:
         self.attn = memory.attn
         self.n_embd, self.n_head = g.hparam("indexer_head_size"), g.hparam("indexer_n_head")
         self.kpool, self.n_kv = g.hparam("indexer_kpool"), g.params.n_ctx_seq
-        self.idx = KvCache(g, self.n_kv, head_k=lambda _: (3 * self.n_embd, 1))
+        width = 3 * self.n_embd
+        self.idx = KvCache(g, self.n_kv, head_k=lambda _: (width, 1))
         n_pool_real = self.n_kv // self.kpool * g.params.n_seq_max
         self.n_new = max(1, n_pool_real)
         self.n_pool = max(POOL_PAD, pad(n_pool_real + 1, POOL_PAD))
