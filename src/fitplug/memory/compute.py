@@ -17,7 +17,7 @@ from fitplug.memory.graph.architectures import builder
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.devices import cpu_backend, device_backends
-from fitplug.memory.graph.layers import ATTEMPTS, Blocks, repeats
+from fitplug.memory.graph.layers import ONE_OF_EACH, SHORT, Blocks, Cut, unproven
 from fitplug.memory.graph.params import GraphParams
 from fitplug.memory.graph.scheduler import MAX_COPIES, Schedule, Scheduler
 from fitplug.memory.graph.tensor import Buffer
@@ -42,6 +42,9 @@ class ComputeEstimator:
         self._backends: dict[object, tuple[Backend, ...]] = {}
         self._weights: tuple[object, Mapping[str, Buffer]] | None = None
         self._flash_attn: dict[object, bool] = {}
+        self._fused: dict[object, dict[str, bool]] = {}
+        self._cuts: dict[object, Cut] = {}
+        """What proved itself the last time."""
 
     @property
     def blocks(self) -> Blocks:
@@ -79,7 +82,7 @@ class ComputeEstimator:
         n_outputs = min(n_tokens, resolved.n_outputs_max)
         prompt = -(-n_tokens // n_seqs) * n_seqs
         params = self.params(placement, placed, resolved, settings)
-        params.fused = fused.resolve(self.draw, params(n_seqs, n_seqs, n_seqs), op_offload=settings.op_offload)
+        params.fused = self._fused_ops(params(n_seqs, n_seqs, n_seqs), placement, resolved, settings)
         found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
         if not self.runner.measuring:
             token = params(n_seqs, n_seqs, n_seqs)
@@ -96,7 +99,7 @@ class ComputeEstimator:
         """
         if params.copies_weights:
             return False
-        schedule = self._schedule(params.keeping(1), placement, settings)
+        schedule = self._schedule(params.keeping(ONE_OF_EACH), placement, settings)
         total = [0] * len(sizes)
         for tensors, backends in ((schedule.nodes, schedule.node_backends), (schedule.leafs, schedule.leaf_backends)):
             for t, b in zip(tensors, backends, strict=True):
@@ -111,10 +114,7 @@ class ComputeEstimator:
         Raises:
             UnknownGraphError: nobody has drawn this architecture's graph.
         """
-        key = (
-            placement.layer_devices, placement.names, settings.n_cpu_moe, settings.overrides, settings.offload_kqv,
-            resolved.n_seq_max, resolved.n_stream, resolved.type_k, resolved.type_v,
-        )  # fmt: skip
+        key = _trial(placement, resolved, settings)
         found = self._flash_attn.get(key)
         if found is None:
             n_seqs = resolved.n_seq_max
@@ -122,6 +122,14 @@ class ComputeEstimator:
             found = self._flash_attn[key] = fused.runs_where_its_layer_lies(
                 self.draw, params, "flash_attn", op_offload=settings.op_offload
             )
+        return found
+
+    def _fused_ops(self, params: GraphParams, placement: Placement, resolved: Resolved, settings: Settings) -> dict[str, bool]:
+        """What becomes of the other fused operations."""
+        key = _trial(placement, resolved, settings), resolved.flash_attn
+        found = self._fused.get(key)
+        if found is None:
+            found = self._fused[key] = fused.resolve(self.draw, params, op_offload=settings.op_offload)
         return found
 
     def params(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> "ParamsFor":
@@ -148,17 +156,17 @@ class ComputeEstimator:
 
     def reserve(self, params: GraphParams, placement: Placement, settings: Settings) -> list[int]:
         """One graph, laid out; in full if the shortened one does not prove itself."""
-        sizes: list[int] = []
-        for kept in ATTEMPTS if self.shorten else (0,):
-            sizes, proven = self._lay_out(params.keeping(kept), placement, settings)
-            if proven:
-                break
-        return sizes
-
-    def _lay_out(self, params: GraphParams, placement: Placement, settings: Settings) -> tuple[list[int], bool]:
-        allocator = GraphAllocator(params.backends)
-        sizes = allocator.reserve(self._schedule(params, placement, settings))
-        return sizes, repeats(allocator.states, params.kept)
+        if not self.shorten:
+            return GraphAllocator(params.backends).reserve(self._schedule(params, placement, settings))
+        key = (placement.layer_devices, settings.n_cpu_moe, settings.overrides, params.copies_weights)
+        cut = self._cuts.get(key, SHORT)
+        while True:
+            allocator = GraphAllocator(params.backends)
+            sizes = allocator.reserve(self._schedule(params.keeping(cut), placement, settings))
+            unknown = unproven(allocator.states, cut)
+            if not unknown:
+                return sizes
+            cut = self._cuts[key] = cut.longer(unknown)
 
     def _schedule(self, params: GraphParams, placement: Placement, settings: Settings) -> Schedule:
         n_copies = MAX_COPIES if placement.pipeline else 1
@@ -174,6 +182,14 @@ class ComputeEstimator:
         g = GraphContext(params)
         build(g)
         return g
+
+
+def _trial(placement: Placement, resolved: Resolved, settings: Settings) -> object:
+    """What llama_context::resolve_fused_ops depends on: settings equal in this are tried once."""
+    return (
+        placement.layer_devices, placement.names, settings.n_cpu_moe, settings.overrides, settings.offload_kqv,
+        settings.op_offload, resolved.n_seq_max, resolved.n_stream, resolved.type_k, resolved.type_v,
+    )  # fmt: skip
 
 
 class ParamsFor:

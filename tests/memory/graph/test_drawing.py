@@ -9,6 +9,7 @@ from fitplug.memory.compute import ComputeEstimator
 from fitplug.memory.graph import UnknownGraph
 from fitplug.memory.graph.architectures import MODULES, builder, plain
 from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.layers import SHORT, WHOLE
 from fitplug.memory.records import Kind
 from fitplug.settings import Settings
 
@@ -82,7 +83,7 @@ def test_compute_grows_with_the_batch_and_the_context(n_ctx):
 def test_a_long_model_is_drawn_in_a_few_layers():
     """Speed is a number of nodes, not of seconds."""
     params = _params(ROW, Settings(n_ctx=8192))
-    short, full = (GraphContext(params.keeping(kept)) for kept in (4, 0))
+    short, full = (GraphContext(params.keeping(cut)) for cut in (SHORT, WHOLE))
     for g in (short, full):
         builder("llama")(g)
 

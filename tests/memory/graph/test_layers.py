@@ -3,62 +3,75 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitplug.memory.graph.layers import ATTEMPTS, repeats, shortened
+from fitplug.memory.graph.layers import ATTEMPTS, LEFT_OUT, ONE_OF_EACH, SHORT, Cut, shortened, unproven
 
-kept = st.sampled_from(ATTEMPTS[:-1])
+cuts = st.builds(Cut, st.sampled_from(ATTEMPTS), st.dictionaries(st.integers(0, 40), st.sampled_from(ATTEMPTS), max_size=4))
 patterns = st.lists(st.integers(0, 9), min_size=1, max_size=6, unique=True)
 
 
-@given(st.lists(st.integers(0, 2), max_size=40), kept)
-def test_kept_layers_are_in_order_and_hold_every_kind(classes, keep):
+@given(st.lists(st.integers(0, 2), max_size=40), cuts)
+def test_kept_layers_are_in_order_and_hold_every_kind(classes, cut):
     """And start with the first."""
-    layers = [il for il, _ in shortened(classes, keep)]
+    layers = [il for il, _ in shortened(classes, cut)]
 
     assert layers == sorted(set(layers))
     assert {classes[il] for il in layers} == set(classes)
     assert layers[:1] == ([0] if classes else [])
 
 
-@given(patterns, st.integers(1, 60), kept)
-def test_whole_repetitions_are_left_out(pattern, n, keep):
-    """The rest is the same row of kinds with fewer repetitions, by an even number."""
+@given(patterns, st.integers(1, 60), st.sampled_from(ATTEMPTS))
+def test_whole_repetitions_are_left_out(pattern, n, kept):
+    """As many as the cycles that are accepted divide."""
     classes = pattern * n
-    layers = [classes[il] for il, _ in shortened(classes, keep)]
+    layers = list(shortened(classes, Cut(kept)))
+    left_out, rest = divmod(len(classes) - len(layers), len(pattern))
 
-    assert len(classes) - len(layers) >= 0
-    assert (len(classes) - len(layers)) % 2 == 0
-    assert layers[: len(pattern)] == pattern
-    assert layers[-len(pattern) :] == pattern
+    assert rest == 0
+    assert left_out % LEFT_OUT.get(kept, 1) == 0
+    assert [classes[il] for il, _ in layers] == pattern * (n - left_out)
+    assert sum(run is not None for _, run in layers) == (n - left_out if left_out else 0)
 
 
 def test_a_dense_model_is_cut_to_a_handful():
     """79 equal layers and the last."""
-    layers = list(shortened(["a"] * 79 + ["last"], 4))
+    classes = ["a"] * 79 + ["last"]
 
-    assert [il for il, _ in layers] == [0, 1, 2, 3, 4, 79]
-    assert [run for _, run in layers] == [1, 1, 1, 1, 1, 0]
+    assert list(shortened(classes, SHORT)) == [(0, 0), (1, 0), (2, 0), (79, None)]
+    assert [il for il, _ in shortened(classes, Cut(4))] == [0, 1, 2, 3, 4, 79]
 
 
 def test_a_window_pattern_is_cut_as_a_whole():
     """gemma3: five windowed layers and a full one, 62 in all."""
     classes = [("full" if il % 6 == 5 else "windowed") for il in range(61)] + ["last"]
-    layers = [il for il, _ in shortened(classes, 4)]
+    layers = [il for il, _ in shortened(classes, SHORT)]
 
-    assert len(layers) == 4 * 6 + 2
+    assert len(layers) == 3 * 6 + 2
     assert layers[-2:] == [60, 61]
 
 
 def test_one_of_each_kind():
     """For the bound on the token's graph."""
-    assert [il for il, _ in shortened([*"aabab", "last"], 1)] == [0, 2, 5]
+    assert [il for il, _ in shortened([*"aabab", "last"], ONE_OF_EACH)] == [0, 2, 5]
+
+
+def test_a_run_that_is_not_proven_is_kept_longer():
+    """The others stay as short as they were."""
+    classes = ["a"] * 30 + ["b"] * 30
+    cut = SHORT.longer([30])
+
+    assert [il for il, _ in shortened(classes, cut)] == [0, 1, 2, 30, 31, 32, 33]
+    assert [il for il, _ in shortened(classes, cut.longer([30, 0]))] == [*range(4), *range(30, 42)]
+    assert len(list(shortened(classes, cut.longer([30]).longer([30])))) == 3 + 30
 
 
 def test_a_state_that_came_before_is_a_proof():
     """Every run needs one; cycles must divide what was left out."""
-    assert repeats([], 4)
-    assert repeats([(1, "x"), (1, "a"), (1, "a")], 4)
-    assert repeats([(1, "x"), (1, "a"), (1, "b"), (1, "a")], 4)
-    assert not repeats([(1, "a"), (1, "b"), (1, "c"), (1, "a")], 4)
-    assert repeats([(1, c) for c in "xyabcabca"], 9)
-    assert not repeats([(1, c) for c in "xabcdabcda"], 9)
-    assert not repeats([(1, "a"), (1, "a"), (2, "a"), (2, "b")], 4)
+    assert not unproven([], SHORT)
+    assert not unproven([(0, c) for c in "xaa"], SHORT)
+    assert unproven([(0, c) for c in "xab"], SHORT) == [0]
+    assert unproven([(0, c) for c in "aba"], SHORT) == [0]
+    assert not unproven([(0, c) for c in "xaba"], Cut(4))
+    assert unproven([(0, c) for c in "abca"], Cut(4)) == [0]
+    assert not unproven([(0, c) for c in "xyabcabca"], Cut(9))
+    assert unproven([(0, c) for c in "xabcdabcda"], Cut(9)) == [0]
+    assert unproven([(0, "a"), (0, "a"), (7, "a"), (7, "b")], SHORT) == [7]

@@ -2,12 +2,13 @@
 
 Layers that are equal in everything that sizes depend on lay out the same tensors in the same order. Once the allocator
 stands, at the start of a repetition, exactly where it stood at the start of an earlier one, all further repetitions only
-repeat: leaving some out changes no high-water mark. So a run of repetitions is cut to a few, and `repeats` says whether the
-state did repeat.
+repeat: leaving some out changes no high-water mark. So a run of repetitions is cut to a few, and `unproven` says of
+which runs the state did not repeat.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 from fitplug.formats.header import Tensor
 from fitplug.model.records import Model
@@ -15,12 +16,14 @@ from fitplug.model.records import Model
 if TYPE_CHECKING:
     from fitplug.memory.graph.params import GraphParams
 
-ATTEMPTS = (4, 9, 0)
+ATTEMPTS = (3, 4, 9, 0)
 """Repetitions kept of a run, at least, until the state repeats; 0 keeps them all.
 
-The first ones mostly differ, since inputs are copied in and the residual finds its place; then two or three places for it
-take turns.
+The first ones mostly differ, since inputs are copied in and the residual finds its place; then it stays there, or two or
+three places for it take turns.
 """
+LEFT_OUT = {3: 1, 4: 2, 9: 6}
+"""What the number of repetitions that are left out is a multiple of: every cycle of states that is accepted."""
 LONGEST_NUMBER = 6
 LONGEST = 12
 """Longest pattern of layers that is looked for."""
@@ -85,49 +88,66 @@ def _away(params: "GraphParams", il: int) -> Hashable:
     return tuple(found)
 
 
-def shortened(classes: Sequence[Hashable], keep: int) -> Iterator[tuple[int, int]]:
-    """The layers to build: (number, run), where `run` is above 0 for the first layer of each repetition that run was cut to."""
+class Cut(NamedTuple):
+    """How much of the repetitions to build."""
+
+    kept: int = 0
+    """Repetitions of each run: one of `ATTEMPTS`, or 1 for one layer of each kind, which only bounds."""
+    more: Mapping[int, int] = MappingProxyType({})
+    """The same for runs that need more, by their first layers."""
+
+    def of(self, run: int) -> int:
+        """What is kept of the run that starts with this layer."""
+        return self.more.get(run, self.kept)
+
+    def longer(self, runs: Iterable[int]) -> "Cut":
+        """The next attempt: more of these runs."""
+        return self._replace(more={**self.more, **{run: ATTEMPTS[ATTEMPTS.index(self.of(run)) + 1] for run in runs}})
+
+
+WHOLE = Cut()
+SHORT = Cut(ATTEMPTS[0])
+ONE_OF_EACH = Cut(1)
+
+
+def shortened(classes: Sequence[Hashable], cut: Cut) -> Iterator[tuple[int, int | None]]:
+    """The layers to build: (number, run), where `run` is given for the first layer of each repetition that run was cut to."""
     kinds = _numbered(classes)
-    if keep == 1:
-        yield from ((il, 0) for il, kind in enumerate(kinds) if kind not in kinds[:il])
+    if cut.kept == 1:
+        yield from ((il, None) for il, kind in enumerate(kinds) if kind not in kinds[:il])
         return
-    il, run, n = 0, 0, len(kinds)
+    il, n = 0, len(kinds)
     while il < n:
-        period, repetitions = _longest_run(kinds, il, keep)
-        kept = keep + (repetitions - keep) % _left_out(keep)
-        if repetitions <= kept:
-            yield il, 0
-            il += 1
-            continue
-        run += 1
-        for i in range(kept * period):
-            yield il + i, 0 if i % period else run
+        period, repetitions = _longest_run(kinds, il)
+        keep = cut.of(il)
+        kept = keep + (repetitions - keep) % LEFT_OUT[keep] if keep else repetitions
+        if kept < repetitions:
+            yield from ((il + i, None if i % period else il) for i in range(kept * period))
+        else:
+            yield from ((il + i, None) for i in range(repetitions * period))
         il += repetitions * period
 
 
-def _longest_run(kinds: Sequence[int], start: int, keep: int) -> tuple[int, int]:
+def _longest_run(kinds: Sequence[int], start: int) -> tuple[int, int]:
     """The pattern starting here whose repetitions leave out most: (its length, how often it comes)."""
-    n, best = len(kinds), (1, 1)
+    n, best, keep = len(kinds), (1, 1), ATTEMPTS[0]
     for period in range(1, min(LONGEST, (n - start) // (keep + 1)) + 1):
         end = start + period
         while end < n and kinds[end] == kinds[end - period]:
             end += 1
         repetitions = (end - start) // period
-        if repetitions > keep + 1 and (repetitions - keep) * period > (best[1] - keep) * best[0]:
+        if repetitions > keep and (repetitions - keep) * period > (best[1] - keep) * best[0]:
             best = (period, repetitions)
     return best
 
 
-def _left_out(keep: int) -> int:
-    """What the number of repetitions that are left out is a multiple of: every cycle of states that `repeats` accepts."""
-    return 2 if keep <= ATTEMPTS[0] else 6
-
-
-def repeats(states: Sequence[tuple[int, Hashable]], keep: int) -> bool:
-    """Whether in each run the last state was there before, so many repetitions earlier as divide the number left out."""
+def unproven(states: Sequence[tuple[int, Hashable]], cut: Cut) -> list[int]:
+    """The runs whose last state was not there before, so many repetitions earlier as divide the number left out."""
     runs: dict[int, list[Hashable]] = {}
     for run, state in states:
         runs.setdefault(run, []).append(state)
-    multiple = _left_out(keep)
-    cycles = [n for n in range(1, multiple + 1) if multiple % n == 0]
-    return all(any(found[-1] == found[-1 - n] for n in cycles if n < len(found)) for found in runs.values())
+    return [run for run, found in runs.items() if not _repeats(found, LEFT_OUT[cut.of(run)])]
+
+
+def _repeats(found: Sequence[Hashable], multiple: int) -> bool:
+    return any(found[-1] == found[-1 - n] for n in range(1, min(multiple, len(found) - 1) + 1) if multiple % n == 0)
