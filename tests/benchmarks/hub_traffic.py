@@ -16,9 +16,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from cli_support import make_models  # noqa: E402 - the path comes first
-from conversion import checkpoints  # noqa: E402 - the path comes first
-from hubs.local_hub import LocalHub  # noqa: E402 - the path comes first
+from cli_support import make_models
+from conversion import checkpoints
+from hubs.local_hub import LocalHub
 
 
 def shards(path, folder, n):
@@ -38,8 +38,11 @@ def shards(path, folder, n):
     n_kv = struct.unpack_from("<Q", raw, 16)[0]
     for i in range(n):
         mine = tensors[i * per : (i + 1) * per]
-        split = [make.string("split.no") + struct.pack("<IH", 2, i), make.string("split.tensors.count") + struct.pack("<Ii", 5, len(tensors)),
-                 make.string("split.count") + struct.pack("<IH", 2, n)]  # fmt: skip
+        split = [
+            make.string("split.no") + struct.pack("<IH", 2, i),
+            make.string("split.tensors.count") + struct.pack("<Ii", 5, len(tensors)),
+            make.string("split.count") + struct.pack("<IH", 2, n),
+        ]
         out = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(mine), (0 if i else n_kv) + 3))
         out += (b"" if i else raw[24:kv_end]) + b"".join(split)
         at = 0
@@ -90,7 +93,7 @@ def main():
                     n_requests, n_bytes = hub.traffic()
                     took = time.perf_counter() - start
                     print(
-                        f"{name:8} {scheme:10} {again:6} exit {status}: {n_requests:4} requests, {n_bytes:10,} bytes, {took:.1f} s"
+                        f"{name:8} {scheme:10} {again:6} {status}: {n_requests:4} requests, {n_bytes:10,} bytes, {took:.0f} s"
                     )
 
 

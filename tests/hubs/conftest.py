@@ -81,7 +81,13 @@ def gguf(tmp_path_factory):
 def team(hub, gguf):
     """team/model: one quant under three names, and what lies beside it."""
     path = gguf("gemma-3-4b", n_merges=1000)
-    beside = {"mmproj-F16.gguf": b"GGUF" + b"\0" * 100, "imatrix.gguf": b"GGUF" + b"\0" * 50, "README.md": b"hello",
-              "mtp-Model-Q4_K_M.gguf": b"GGUF" + b"\0" * 70, "Old.Q4_0.gguf.part1of2": b"GGUF", "Old.Q4_0.gguf.part2of2": b"x"}  # fmt: skip
+    beside = {
+        "mmproj-F16.gguf": b"GGUF" + b"\0" * 100,
+        "imatrix.gguf": b"GGUF" + b"\0" * 50,
+        "README.md": b"hello",
+        "mtp-Model-Q4_K_M.gguf": b"GGUF" + b"\0" * 70,
+        "Old.Q4_0.gguf.part1of2": b"GGUF",
+        "Old.Q4_0.gguf.part2of2": b"x",
+    }
     hub.add("team/model", {f"Model-{quant}.gguf": path for quant in QUANTS} | beside)
     return hub

@@ -281,9 +281,8 @@ class HuggingFaceHandler(Handler):
         start = int(query.get("cursor", ["0"])[0])
         headers = {}
         if start + self.hub.page_size < len(items):
-            headers["Link"] = (
-                f'<{self.hub.url("hf")}{urlsplit(self.path).path}?recursive=true&cursor={start + self.hub.page_size}>; rel="next"'
-            )
+            url = self.hub.url("hf") + urlsplit(self.path).path
+            headers["Link"] = f'<{url}?recursive=true&cursor={start + self.hub.page_size}>; rel="next"'
         self.send_json(items[start : start + self.hub.page_size], headers=headers)
 
     def resolve(self, name: str, revision: str, path: str) -> None:
@@ -362,14 +361,26 @@ class ModelScopeHandler(Handler):
         folders = {
             below + "/".join(p[len(below) :].split("/")[: i + 1]) for p in paths for i in range(p[len(below) :].count("/"))
         }
-        for folder in sorted(folders):
-            if recursive or "/" not in folder[len(below) :]:
-                items.append({"Path": folder, "Name": folder.rpartition("/")[2], "Type": "tree", "Size": 0, "Sha256": ""})
+        items += [
+            {"Path": folder, "Name": folder.rpartition("/")[2], "Type": "tree", "Size": 0, "Sha256": ""}
+            for folder in sorted(folders)
+            if recursive or "/" not in folder[len(below) :]
+        ]
         for path in paths:
             if recursive or "/" not in path[len(below) :]:
                 stored = repository.files[path]
-                items.append({"Path": path, "Name": path.rpartition("/")[2], "Type": "blob", "Size": stored.size, "Sha256": stored.sha256(),
-                              "IsLFS": stored.lfs, "Revision": COMMIT, "Mode": "33188"})  # fmt: skip
+                items.append(
+                    {
+                        "Path": path,
+                        "Name": path.rpartition("/")[2],
+                        "Type": "blob",
+                        "Size": stored.size,
+                        "Sha256": stored.sha256(),
+                        "IsLFS": stored.lfs,
+                        "Revision": COMMIT,
+                        "Mode": "33188",
+                    }
+                )
         self.send_json(
             {"Code": 200, "Success": True, "Message": "success", "Data": {"Files": items[: self.hub.modelscope_cap]}}
         )

@@ -1,11 +1,11 @@
 """What the hub plugins read of a repository, and what they say when they cannot."""
 
 import pytest
-from hubs.local_hub import LocalHub
 
 from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
 from fitplug.extension import Listing, Source
 from fitplug.registry import load
+from hubs.local_hub import LocalHub
 
 FILES = {
     "README.md": b"hello",
@@ -111,9 +111,8 @@ def test_a_spoiled_range_is_never_taken_for_the_file(hub: LocalHub, source: Sour
     try:
         data = blob.read(70_000, 10)
     except FitplugError as error:
-        assert "\n" not in str(error)
-    else:
-        assert data == b"\1" * 10
+        data = b"\1" * 10 if "\n" not in str(error) else b""
+    assert data == b"\1" * 10
 
 
 def test_a_server_that_ignores_ranges_is_not_drained(hub: LocalHub, source: Source, tmp_path) -> None:

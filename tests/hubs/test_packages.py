@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +17,8 @@ print(sorted((f.path, f.size) for f in HfApi().list_repo_tree("team/model", recu
 """,
     "modelscope": """
 from modelscope.hub.api import HubApi
-print(sorted((f["Path"], f["Size"]) for f in HubApi().get_model_files("team/model", revision="master", recursive=True) if f["Size"]))
+files = HubApi().get_model_files("team/model", revision="master", recursive=True)
+print(sorted((f["Path"], f["Size"]) for f in files if f["Size"]))
 """,
 }
 FETCH = {
@@ -61,8 +63,7 @@ def test_what_the_package_downloaded_is_not_fetched_again(filled, scheme):
     blob = source.open_file(listing, entry)
     assert blob.read(100_000, 10) == b"\1" * 10
     assert not filled.log
-    with open(path, "rb") as file:
-        assert file.read() == FILES["Model-Q4_K_M.gguf"]
+    assert Path(path).read_bytes() == FILES["Model-Q4_K_M.gguf"]
 
 
 DOWNLOAD = "import sys; from fitplug.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -80,8 +81,7 @@ def test_download_hands_over_to_the_package(filled, gguf, scheme, tmp_path, fold
     assert done.returncode == 0, done.stderr
     words = done.stdout.strip().splitlines()[-1].split()
     assert words[:2] == ["fitplug", "auto"]
-    with open(words[2], "rb") as file:
-        assert file.read() == FILES["Model-Q4_K_M.gguf"]
+    assert Path(words[2]).read_bytes() == FILES["Model-Q4_K_M.gguf"]
     if folder:
         assert words[2].startswith(str(tmp_path / "to"))
 

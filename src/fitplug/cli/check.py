@@ -224,7 +224,7 @@ def _planned(row: "Row", question: _Question) -> "Row":
 
 
 def _converted(reference: str, candidate: "Candidate", header: "Header", question: _Question, say: Say) -> "list[Row]":
-    from fitplug.conversion.convert import CUSTOMARY, convert, quantised
+    from fitplug.conversion.convert import convert, customary, quantised
     from fitplug.conversion.stored import stored_as
     from fitplug.repository.advice import AS_IT_IS, Row
 
@@ -234,7 +234,7 @@ def _converted(reference: str, candidate: "Candidate", header: "Header", questio
     except FitplugError as error:
         return [as_it_is._replace(problem=str(error))]
     rows = [as_it_is]
-    for quant in CUSTOMARY:
+    for quant in customary(converted):
         say(f"planning {quant}")
         made = quantised(converted, quant)
         named = reference if reference.count(":") > 1 else f"{reference}:{quant}"

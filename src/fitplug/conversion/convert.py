@@ -66,13 +66,24 @@ def quantised(header: Header, ftype: str, *, imatrix: bool | None = None) -> Hea
         header: of `convert`.
         ftype: "Q4_K_M", …
         imatrix: whether an importance matrix is used; None: as people do, for the IQ types.
+
+    Raises:
+        FitplugError: no such file type, or llama-quantize refuses this one.
     """
     with_imatrix = ftype.startswith("IQ") if imatrix is None else imatrix
     shapes = [Shape(tensor.name, tensor.type, tensor.shape) for tensor in header.tensors.values()]
     types = tensor_types(shapes, _facts(header), ftype, imatrix=with_imatrix)
-    mxfp4 = {shape.name for shape in shapes if shape.type == "mxfp4"}  # quantised already, and left as they are
-    made = [shape if shape.name in mxfp4 else shape._replace(type=types[shape.name]) for shape in shapes]
+    if any(shape.type == "mxfp4" and types[shape.name] != "mxfp4" for shape in shapes):
+        raise FitplugError(
+            f"its experts are MXFP4 already, which llama-quantize does not quantise again: no {ftype}, but MXFP4_MOE"
+        )
+    made = [shape._replace(type=types[shape.name]) for shape in shapes]
     return _header(made, {**header.metadata, "general.file_type": _file_type(ftype)}, ftype)
+
+
+def customary(header: Header) -> Sequence[str]:
+    """The file types that a converted header is worth looking at in."""
+    return ("MXFP4_MOE",) if any(tensor.type == "mxfp4" for tensor in header.tensors.values()) else CUSTOMARY
 
 
 def _facts(header: Header) -> Facts:

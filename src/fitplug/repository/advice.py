@@ -20,8 +20,8 @@ USABLE = 4.1
 """Below this many bits a smaller model is the better choice, where there is one."""
 GOOD = 4.6
 """From here on more context is worth more than more bits."""
-ENOUGH = 6.7
-"""Above this many bits (Q6_K) more memory buys nothing that shows."""
+ENOUGH = 6.5
+"""Above this many bits (Q6_K has a little more) more memory buys nothing that shows."""
 COMFORTABLE_CTX = 16384
 AS_IT_IS = "as it is, for other programs"
 """What is said of safetensors, which llama.cpp does not run."""
