@@ -151,3 +151,12 @@ def test_the_disk_is_looked_at(team, run, monkeypatch):
     ran = run("check", "hf:team/model", *CARD, "--runner", "ollama")
     assert "2 times, since Ollama keeps a copy" in ran.out
     assert not run("check", "hf:team/model", *CARD, "--runner", "ollama", "--json").json["files"][0]["fits_disk"]
+
+
+def test_another_config_is_another_model(hub, run, tmp_path, scheme):
+    """What is kept of safetensors is not believed once config.json has changed."""
+    config, tensors = checkpoints.llama(2)
+    for n_ctx in (4096, 16384):
+        hub.add("team/tensors", checkpoints.write(tmp_path / "st", config | {"max_position_embeddings": n_ctx}, tensors))
+        rows = run("check", f"{scheme}:team/tensors", *CARD, "--json").json["files"]
+        assert max(row["n_ctx"] or 0 for row in rows) == n_ctx

@@ -15,6 +15,7 @@ from fitplug.formats.header import Blob, Header, Skipped, Tensor, Value
 from fitplug.formats.safetensors import MAX_HEADER as MAX_SAFETENSORS_HEADER
 from fitplug.repository.grouping import Candidate
 from fitplug.repository.headers import HEAD, Prefix, Sibling, read_like, read_whole
+from fitplug.repository.reference import with_companions
 
 WORKERS = 6
 VERSION = 1
@@ -53,7 +54,7 @@ class HeaderCache:
             return
 
     def _path(self, entries: Sequence[Entry]) -> Path | None:
-        if self.folder is None or not entries or not all(entry.sha256 for entry in entries):
+        if self.folder is None or not entries or not all(entry.sha256 or entry.path.endswith(".json") for entry in entries):
             return None
         name = hashlib.sha256("\n".join(f"{e.path} {e.n_bytes} {e.sha256}" for e in entries).encode()).hexdigest()
         return self.folder / f"{name}.json"
@@ -76,7 +77,7 @@ def read_headers(
     """The header of each candidate, or why it cannot be read, as they come in."""
     missing = []
     for candidate in wanted:
-        kept = cache.get(candidate.entries)
+        kept = cache.get(_read_for(listing, candidate))
         if kept is None:
             missing.append(candidate)
         else:
@@ -107,7 +108,7 @@ class _Reader:
             header = self._header(candidate)
         except FitplugError as error:
             return error
-        self.cache.put(candidate.entries, header)
+        self.cache.put(_read_for(self.listing, candidate), header)
         return header
 
     def _header(self, candidate: Candidate) -> Header:
@@ -125,6 +126,11 @@ class _Reader:
         header, found = read_whole(blobs)
         self.sibling = self.sibling or found
         return header
+
+
+def _read_for(listing: Listing, candidate: Candidate) -> Sequence[Entry]:
+    """The files that a header is read from. A hub may give no hash of small ones, such as config.json: their length must do."""
+    return candidate.entries if candidate.missing else with_companions(listing, candidate)
 
 
 def _begun(blobs: Sequence[Blob]) -> list[Blob]:
