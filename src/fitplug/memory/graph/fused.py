@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fitplug.memory.graph.context import FusedNode, GraphContext
+from fitplug.memory.graph.layers import SHORT
 from fitplug.memory.graph.params import GraphParams
 from fitplug.memory.graph.scheduler import Scheduler
 
@@ -41,8 +42,11 @@ def resolve(draw: Draw, params: GraphParams, *, op_offload: bool) -> dict[str, b
 
 
 def _scheduled(draw: Draw, params: GraphParams, ops: set[str], *, op_offload: bool) -> list[FusedNode]:
-    """The fused nodes of these kinds, with the backends that the scheduler gives them."""
-    g = draw(replace(params, pin=True))
+    """The fused nodes of these kinds, with the backends that the scheduler gives them.
+
+    Repetitions of layers are left out: a node's backend depends on its own layer's tensors and on the layers beside it.
+    """
+    g = draw(replace(params.keeping(SHORT), pin=True))
     nodes = [node for node in g.fused_nodes if node.op in ops]
     if nodes:
         Scheduler(params.backends, op_offload=op_offload).assign(g.gf)
