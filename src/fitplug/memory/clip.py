@@ -1,8 +1,23 @@
-"""A projector's weights and compute buffer: clip_ctx and its loader (tools/mtmd/clip.cpp)."""
+"""A projector's weights and compute buffers: clip_ctx and its warm-up (tools/mtmd/clip.cpp).
+
+Every encoder of the file, for pictures and for sound, has a buffer of weights on the first GPU or on the CPU, and a graph
+that is laid out once for a picture of the warm-up's size; larger pictures take more.
+"""
+
+from collections.abc import Sequence
 
 from fitplug.formats.header import Header
 from fitplug.machine.backends import CPU_ALIGNMENT, backend
 from fitplug.machine.records import Machine
+from fitplug.memory.clip_graph import ClipGraph
+from fitplug.memory.clip_model import MAX_LAYERS, ClipModel, held_by
+from fitplug.memory.clip_projectors import PROJECTORS
+from fitplug.memory.graph.allocator import GraphAllocator
+from fitplug.memory.graph.backends import Backend
+from fitplug.memory.graph.devices import cpu_backend, device_backends
+from fitplug.memory.graph.errors import UnknownGraphError
+from fitplug.memory.graph.scheduler import Scheduler
+from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.records import HOST, Basis, Kind, Part
 from fitplug.memory.sizes import row_padding_bytes
 from fitplug.settings import Settings
@@ -11,25 +26,27 @@ from fitplug.units import pad
 F32, F16 = 4, 2
 DEFAULT_IMAGE, DEFAULT_PATCH = 336, 14
 """Supposed where a projector's header does not say; those of CLIP's large model."""
+OMNI = {"v": "qwen2.5vl_merger", "a": "qwen2a"}
+"""What "qwen2.5o" stands for in each encoder."""
 
 
 def projector_parts(header: Header, machine: Machine, settings: Settings) -> list[Part]:
-    """Weights and compute buffer of a projector.
+    """Weights and compute buffers of every encoder in a projector's file."""
+    return [part for prefix in encoders(header) for part in _Encoder(header, prefix, machine, settings).parts()]
 
-    Its tensors lie in one buffer of the first GPU, or of the CPU; the compute buffer is that of the widest block for the
-    largest picture that is tried at the start, by formula.
-    """
-    device = projector_device(machine, settings)
-    row = backend(machine.devices[machine.device_names().index(device)]) if device != HOST else None
-    alignment, padding = (row.alignment, row.row_padding) if row else (CPU_ALIGNMENT, 0)
-    weights = sum(
-        pad(t.n_bytes + row_padding_bytes(t.type, t.shape[0] if t.shape else 1, padding), alignment)
-        for t in header.tensors.values()
-    )
-    return [
-        Part(device, Kind.MODEL, weights, Basis.MODELLED, "projector's weights"),
-        Part(device, Kind.COMPUTE, _projector_compute(header), Basis.MODELLED, "projector's compute, by formula"),
-    ]
+
+def encoders(header: Header) -> list[str]:
+    """The prefixes "v" and "a", as far as the file has them; clip_init passes over the sound of Gemma 3n."""
+    flags = (("v", "clip.has_vision_encoder"), ("a", "clip.has_audio_encoder"))
+    found = [prefix for prefix, key in flags if header.metadata.get(key) is True] or ["v"]
+    return ["v"] if found == ["v", "a"] and projector_type(header, "v") == "gemma3nv" else found
+
+
+def projector_type(header: Header, prefix: str) -> str:
+    """clip.projector_type, or that of one encoder."""
+    section = "vision" if prefix == "v" else "audio"
+    kind = header.metadata.get("clip.projector_type") or header.metadata.get(f"clip.{section}.projector_type")
+    return OMNI[prefix] if kind == "qwen2.5o" else kind if isinstance(kind, str) else ""
 
 
 def projector_device(machine: Machine, settings: Settings) -> str:
@@ -41,7 +58,67 @@ def projector_device(machine: Machine, settings: Settings) -> str:
     return names[min(ranks)[2]]
 
 
-def _projector_compute(header: Header) -> int:
+class _Encoder:
+    """One encoder on one machine."""
+
+    def __init__(self, header: Header, prefix: str, machine: Machine, settings: Settings) -> None:
+        self.header, self.prefix, self.settings = header, prefix, settings
+        self.kind = projector_type(header, prefix)
+        self.device = projector_device(machine, settings)
+        on_gpu = self.device != HOST
+        chosen = [machine.devices[machine.device_names().index(self.device)]] if on_gpu else []
+        self.traits = backend(chosen[0]) if on_gpu else None
+        self.backends: list[Backend] = [*device_backends(chosen, [self.device] if on_gpu else []), cpu_backend([])]
+        self.exact = self.traits is None or self.traits.compute_proven
+        self.what = "projector" if prefix == "v" else "audio projector"
+
+    def parts(self) -> list[Part]:
+        known = self.kind in PROJECTORS
+        basis = Basis.EXACT if known else Basis.MODELLED
+        found = [Part(self.device, Kind.MODEL, self._weights(), basis, f"{self.what}'s weights")]
+        try:
+            sizes = self._reserve()
+        except (UnknownGraphError, ArithmeticError):
+            source = f"{self.what}'s compute, by formula"
+            return [*found, Part(self.device, Kind.COMPUTE, formula(self.header), Basis.MODELLED, source)]
+        basis = Basis.EXACT if self.exact else Basis.MODELLED
+        names = [self.device, HOST] if self.device != HOST else [HOST]
+        return found + [
+            Part(name, Kind.COMPUTE, n, basis, f"{self.what}'s graph allocator")
+            for name, n in zip(names, sizes, strict=True)
+            if n
+        ]
+
+    def _weights(self) -> int:
+        alignment, padding = (self.traits.alignment, self.traits.row_padding) if self.traits else (CPU_ALIGNMENT, 0)
+        section = "vision" if self.prefix == "v" else "audio"
+        n_layer = self.header.metadata.get(f"clip.{section}.block_count")
+        names = held_by(self.header, self.prefix, n_layer if type(n_layer) is int else MAX_LAYERS)
+        tensors = [self.header.tensors[name] for name in names]
+        return sum(
+            pad(t.n_bytes + row_padding_bytes(t.type, t.shape[0] if t.shape else 1, padding), alignment) for t in tensors
+        )
+
+    def _reserve(self) -> Sequence[int]:
+        """Bytes per backend: with flash attention, and without it as well where the device does not take it (warmup)."""
+        if self.kind not in PROJECTORS:
+            raise UnknownGraphError(self.kind)
+        if self.settings.flash_attn == "off":
+            return self._lay_out(flash_attn=False)[0]
+        sizes, runs = self._lay_out(flash_attn=True)
+        if runs or self.settings.flash_attn == "on":
+            return sizes
+        return [max(pair) for pair in zip(sizes, self._lay_out(flash_attn=False)[0], strict=True)]
+
+    def _lay_out(self, *, flash_attn: bool) -> tuple[list[int], bool]:
+        buffer = Buffer(self.device, (0,), is_host=self.device == HOST, is_weights=True)
+        g = ClipGraph(ClipModel(self.header, self.kind, self.prefix, buffer), flash_attn=flash_attn)
+        g.gf.expand(PROJECTORS[self.kind](g))
+        runs = all(self.backends[0].supports_op(node) for node in g.gf.nodes if node.op == "FLASH_ATTN_EXT")
+        return GraphAllocator(self.backends).reserve(Scheduler(self.backends).schedule(g.gf)), runs
+
+
+def formula(header: Header) -> int:
     """One transformer block over all patches, and the patches' pixels."""
 
     def number(key: str, default: int) -> int:
