@@ -41,4 +41,11 @@ def measure_bandwidth(seconds: float = 0.5) -> int:
 @hookimpl
 def fitplug_detectors() -> Iterable[Detector]:
     """The detector of the host."""
-    yield Detector(name="host", help="memory, container limits, threads", collect=collect, parse=parse, notes=notes)
+    yield Detector(
+        name="host",
+        help="memory, container limits, threads",
+        collect=collect,
+        parse=parse,
+        notes=notes,
+        bandwidth=measure_bandwidth,
+    )

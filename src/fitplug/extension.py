@@ -34,6 +34,8 @@ class Detector:
     """What is worth saying about the findings, one line each; pure, like `parse`."""
     fallback: bool = False
     """True: asked only where no other detector found a device."""
+    bandwidth: Callable[[], int] | None = None
+    """Measures the host's memory bandwidth in bytes per second, within a second or so; for whoever finds the host."""
 
 
 @record
