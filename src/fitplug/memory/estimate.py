@@ -62,8 +62,12 @@ class Estimator:
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
             notes=self._notes(settings),
         )  # fmt: skip
-        beside = self._beside.parts(estimate, self.placed(placement, settings)) if self.companions != NOTHING_BESIDE else ()
-        return replace(estimate, parts=(*estimate.parts, *beside, *self._overhead(placement, estimate)))
+        overhead = self._overhead(placement, estimate)
+        beside: list[Part] = []
+        if self.companions != NOTHING_BESIDE:
+            taken = replace(estimate, parts=(*estimate.parts, *overhead))
+            beside = self._beside.parts(taken, self.placed(placement, settings))
+        return replace(estimate, parts=(*estimate.parts, *beside, *overhead))
 
     @cached_property
     def _beside(self) -> Beside:
