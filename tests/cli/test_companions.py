@@ -1,0 +1,83 @@
+"""What -mm, -md and --lora name is opened like any MODEL and counted in every command that plans."""
+
+import sys
+
+import pytest
+
+import fitplug
+from cli.conftest import gpu
+from cli_support import ROOT
+from fitplug.memory.records import Kind
+
+sys.path.insert(0, str(ROOT / "fixtures" / "projectors"))
+import make as projectors
+
+ASKED = ("-c", "4096")
+
+
+@pytest.fixture(scope="module")
+def projector(tmp_path_factory):
+    """A projector's file and its row."""
+    row = next(row for row in projectors.projectors() if row[0] == "smolvlm")
+    path = tmp_path_factory.mktemp("projectors") / "smolvlm.gguf"
+    projectors.write_ghost(path, row[1], projectors.tensors_of(*row[1:]))
+    return path
+
+
+def _bytes(memory, kind):
+    return sum(row[f"{kind}_bytes"] for row in memory)
+
+
+@pytest.mark.parametrize("command", ["explain", "auto"])
+def test_a_projector_is_in_the_totals(run, llama, projector, machine_file, command):
+    """On the GPU, or with --no-mmproj-offload on the host."""
+    words = (command, llama, "--machine", machine_file(gpu()), *ASKED, "--json")
+    alone, beside = run(*words).json["memory"], run(*words, "-mm", projector).json["memory"]
+    on_host = run(*words, "-mm", projector, "--no-mmproj-offload").json["memory"]
+
+    assert beside[0]["model_bytes"] - alone[0]["model_bytes"] == 198276096
+    assert beside[0]["compute_bytes"] - alone[0]["compute_bytes"] == 22020096
+    assert beside[1]["compute_bytes"] - alone[1]["compute_bytes"] == 3145728
+    assert on_host[0] == alone[0]
+    assert _bytes(on_host, "model") > _bytes(alone, "model")
+
+
+def test_a_draft_is_in_the_totals_and_on_the_page(run, models, llama, machine_file):
+    """With its own lines in the table of every byte."""
+    words = ("explain", llama, "--machine", machine_file(gpu()), *ASKED, "-md", models["llama-3.1-8b"])
+    one = run("explain", llama, "--machine", machine_file(gpu()), *ASKED, "--json").json["memory"]
+    two = run(*words, "--json").json["memory"]
+
+    for kind in ("model", "context", "compute"):
+        assert [row[f"{kind}_bytes"] for row in two] == [2 * row[f"{kind}_bytes"] for row in one]
+    assert "draft's cache" in run(*words).out
+
+
+def test_an_export_fits_with_its_projector(run, llama, projector, machine_file):
+    """A card that the model fills has no room for a projector beside the same context."""
+    words = ("export", "llama-server", llama, "--machine", machine_file(gpu(7)), "--json")
+    alone, beside = run(*words).json["argv"], run(*words, "-mm", projector).json["argv"]
+
+    assert "-mm" in beside
+    assert alone != [word for word in beside if word not in ("-mm", str(projector))]
+
+
+@pytest.mark.parametrize("option", ["-mm", "-md", "--lora"])
+def test_what_is_not_there_is_said(run, llama, machine_file, option):
+    """One line, as for MODEL itself."""
+    ran = run("explain", llama, "--machine", machine_file(gpu()), option, "nowhere.gguf")
+
+    assert ran.status == 3
+    assert ran.err.startswith("error: ")
+    assert "nowhere.gguf" in ran.err
+
+
+def test_the_python_api_opens_them_too(llama, projector):
+    """`estimate` and `fit` take the same references."""
+    machine, model = fitplug.imagine_machine("RTX 4090"), fitplug.open_model(str(llama))
+    alone = fitplug.estimate(model, machine, n_ctx=4096)
+    beside = fitplug.estimate(model, machine, n_ctx=4096, mmproj=str(projector))
+    plan = fitplug.fit(model, machine, n_ctx=4096, mmproj=str(projector))
+
+    assert beside.n_bytes("CUDA0", Kind.MODEL) - alone.n_bytes("CUDA0", Kind.MODEL) == 198276096
+    assert any(part.source.startswith("projector") for part in plan.estimate.parts)

@@ -1,0 +1,77 @@
+"""Adapters lie beside the weights that they change; those that do not belong to the model are refused as llama.cpp does."""
+
+from dataclasses import replace
+
+import pytest
+
+import truth_support as truth
+from fitplug.errors import RefusedError
+from fitplug.formats.header import Header, Tensor
+from fitplug.memory.companions import Companions
+from fitplug.memory.estimate import Estimator
+from fitplug.memory.records import HOST
+from fitplug.settings import Settings, TensorOverride
+
+MODEL = truth.model("llama-3.1-8b", "Q4_K_M")
+SERVER = truth.RUNNERS["llama-server"]
+MACHINE = truth.machine([{"name": "a", "total_mib": 24000, "free_mib": 23000, "compute_capability": "8.9"}])
+METADATA = {
+    "general.type": "adapter", "adapter.type": "lora", "general.architecture": "llama", "adapter.lora.alpha": 16.0,
+}  # fmt: skip
+RANK = 8
+
+
+def _adapter(*names, metadata=METADATA):
+    tensors = {}
+    for name in names:
+        n_in, n_out = MODEL.tensors[name].shape
+        for half, shape in ((".lora_a", (n_in, RANK)), (".lora_b", (RANK, n_out))):
+            tensors[name + half] = Tensor(name + half, "f16", shape, 2 * shape[0] * shape[1], 0)
+    return Header(format="gguf", n_bytes=0, metadata=metadata, tensors=tensors, shards=("a.gguf",))
+
+
+def _held(settings, *adapters):
+    estimate = Estimator(MODEL, MACHINE, SERVER, Companions(adapters=adapters))(replace(settings, lora=("a.gguf",)))
+    held = {}
+    for part in estimate.parts:
+        if part.source == "adapter":
+            held[part.device] = held.get(part.device, 0) + part.n_bytes
+    return held
+
+
+def _halves(name):
+    return 2 * RANK * sum(MODEL.tensors[name].shape)
+
+
+FIRST, LAST = "blk.0.attn_q.weight", "blk.31.ffn_down.weight"
+
+
+def test_an_adapter_lies_where_its_weights_lie():
+    """On the GPU, on the CPU, or where an override sent them."""
+    both = _adapter(FIRST, LAST)
+
+    assert _held(Settings(n_ctx=512), both) == {"CUDA0": _halves(FIRST) + _halves(LAST)}
+    assert _held(Settings(n_ctx=512, n_gpu_layers=0), both) == {HOST: _halves(FIRST) + _halves(LAST)}
+    assert _held(Settings(n_ctx=512, n_gpu_layers=2), both) == {HOST: _halves(FIRST), "CUDA0": _halves(LAST)}
+    moved = Settings(n_ctx=512, overrides=(TensorOverride("ffn_down", "CPU"),))
+    assert _held(moved, both) == {"CUDA0": _halves(FIRST), HOST: _halves(LAST)}
+
+
+def test_adapters_add_up():
+    """Each stays loaded."""
+    assert _held(Settings(n_ctx=512), _adapter(FIRST), _adapter(FIRST, LAST)) == {"CUDA0": 2 * _halves(FIRST) + _halves(LAST)}
+
+
+@pytest.mark.parametrize("change", [
+    lambda a: replace(a, metadata={**METADATA, "general.architecture": "qwen3"}),
+    lambda a: replace(a, metadata={**METADATA, "general.type": "model"}),
+    lambda a: replace(a, metadata={**METADATA, "adapter.type": "other"}),
+    lambda a: replace(a, tensors={name: t for name, t in a.tensors.items() if name.endswith(".lora_a")}),
+    lambda a: replace(a, tensors={name.replace("blk.0", "blk.99"): t for name, t in a.tensors.items()}),
+    lambda a: replace(a, tensors={**a.tensors, "more": Tensor("more", "f32", (1,), 4, 0)}),
+    lambda a: replace(a, tensors={name: t._replace(shape=(t.shape[0] + 1, t.shape[1])) for name, t in a.tensors.items()}),
+])  # fmt: skip
+def test_what_does_not_belong_to_the_model_is_refused(change):
+    """Another architecture, no adapter, half an adapter, tensors that the model has not or that have another shape."""
+    with pytest.raises(RefusedError, match=r"a\.gguf"):
+        _held(Settings(n_ctx=512), change(_adapter(FIRST)))
