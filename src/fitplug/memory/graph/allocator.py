@@ -116,7 +116,7 @@ class GraphAllocator:
         self.backends = backends
         self.allocators = [DynAllocator(b.alignment, b.max_size) for b in backends]
         self.states: list[tuple[int, Hashable]] = []
-        """(run, copies that stay and free blocks of all buffers) at the schedule's marks."""
+        """(run, copies that stay, what the repetition before left and where, free blocks of all buffers) at the marks."""
 
     def reserve(self, schedule: Schedule) -> list[int]:
         """Bytes of each backend's buffer (ggml_gallocr_reserve_n_size)."""
@@ -143,10 +143,12 @@ class GraphAllocator:
     def _run(self, nodes: list[Tensor], ids: list[int], marks: Sequence[tuple[int, int, int]]) -> None:
         """Allocate in order, free what nobody reads any more. Leafs are allocated already, so every source is."""
         marked = {i: (run, lasting) for i, run, lasting in marks}
+        start = 0
         for i, (node, backend) in enumerate(zip(nodes, ids, strict=True)):
             if i in marked:
                 run, lasting = marked[i]
-                self.states.append((run, (lasting, *(a.state() for a in self.allocators))))
+                self.states.append((run, (lasting, _living(nodes, start, i), *(a.state() for a in self.allocators))))
+                start = i
             if not node.allocated and node.view_src is None:
                 self._allocate(node, backend)
             for src in node.src:
@@ -209,3 +211,11 @@ class GraphAllocator:
         t.alloc_bytes = size
         if parent.alloc_bytes > size:
             allocator.free(t.addr + size, parent.alloc_bytes - size)
+
+
+def _living(nodes: Sequence[Tensor], start: int, end: int) -> tuple[tuple[int, int, int], ...]:
+    """Which of the nodes from `start` on are not free yet: (place after `start`, address, bytes).
+
+    The free blocks alone do not tell which of two tensors lies where, and so which of them goes first.
+    """
+    return tuple((i - start, nodes[i].addr, nodes[i].alloc_bytes) for i in range(start, end) if nodes[i].allocated)

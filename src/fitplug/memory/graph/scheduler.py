@@ -29,6 +29,8 @@ class Split(NamedTuple):
     start: int
     end: int
     inputs: list[Tensor]
+    askers: list[int]
+    """Number of the node that each input was first asked for by."""
 
 
 class Schedule(NamedTuple):
@@ -39,7 +41,10 @@ class Schedule(NamedTuple):
     leafs: list[Tensor]
     leaf_backends: list[int]
     marks: list[tuple[int, int, int]]
-    """`Graph.marks`, in this order of nodes, and how many copies that stay were made before each."""
+    """`Graph.marks`, in this order of nodes, and how many copies were asked for before: in their split, and all that stay.
+
+    All copies of a split are made at its start: a repetition that asks for one of its own adds to what the others begin with.
+    """
     splits: list[Split]
 
 
@@ -165,7 +170,7 @@ class Scheduler:
 
     def _split(self, nodes: list[Tensor]) -> list[Split]:
         current = next((node.backend for node in nodes if node.op not in VIEW_OPS), self.cpu)
-        split = Split(current, 0, len(nodes), [])
+        split = Split(current, 0, len(nodes), [], [])
         splits: list[Split] = []
         if self.cpu:
             for i, node in enumerate(nodes):
@@ -174,11 +179,11 @@ class Scheduler:
                 if node.backend != current or (split.inputs and self._needs_new_split(node, current)):
                     splits.append(split._replace(end=i))
                     current = node.backend
-                    split = Split(current, i, len(nodes), [])
+                    split = Split(current, i, len(nodes), [], [])
                 src = node.src
                 for j, s in enumerate(src):
                     if s is not None and s.backend != current and not self._reads(s, current):
-                        src[j] = self._copy(s, current, split)
+                        src[j] = self._copy(s, current, split, i)
         splits.append(split)
         return splits
 
@@ -191,7 +196,7 @@ class Scheduler:
                 return True
         return False
 
-    def _copy(self, src: Tensor, backend: int, split: Split) -> Tensor:
+    def _copy(self, src: Tensor, backend: int, split: Split, i: int) -> Tensor:
         copies = src.copies
         if copies is None:
             copies = src.copies = {}
@@ -199,6 +204,7 @@ class Scheduler:
         if of_src is None:
             of_src = copies[backend] = [self._duplicate(src) for _ in range(self.n_copies)]
             split.inputs.append(src)
+            split.askers.append(i)
         return of_src[0]
 
     def _duplicate(self, t: Tensor) -> Tensor:
@@ -235,7 +241,6 @@ class Scheduler:
         marked = dict(graph.marks)
         lasting = 0
         for split in splits:
-            lasting += len(split.inputs) if self.n_copies > 1 else 0
             for src in split.inputs:
                 dep = Tensor("NONE", src.type, src.ne, [src], src.nb, src)
                 nodes += (dep, (src.copies or {})[split.backend][0])
@@ -243,7 +248,7 @@ class Scheduler:
             for i in range(split.start, split.end):
                 node = graph.nodes[i]
                 if i in marked:
-                    marks.append((len(nodes), marked[i], lasting))
+                    marks.append((len(nodes), marked[i], lasting + sum(asker < i for asker in split.askers)))
                 nodes.append(node)
                 backends.append(node.backend)
                 if deps and id(node) in deps:
@@ -251,6 +256,7 @@ class Scheduler:
                     for k in range(0, len(kept), MAX_SRC):
                         nodes.append(Tensor("NONE", kept[k].type, kept[k].ne, [*kept[k : k + MAX_SRC]], kept[k].nb, kept[k]))
                         backends.append(split.backend)
+            lasting += len(split.inputs) if self.n_copies > 1 else 0
         return nodes, backends, marks
 
     def _leafs(self, graph: Graph, splits: list[Split]) -> tuple[list[Tensor], list[int]]:
