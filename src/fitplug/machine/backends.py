@@ -70,6 +70,8 @@ class Backend(NamedTuple):
     """Pinned host memory, which llama.cpp puts CPU weights into."""
     host_extra: int = 0
     """Bytes that such a buffer takes besides."""
+    host_alignment: int = CPU_ALIGNMENT
+    """Of tensors in such a buffer; the scheduler's CPU computes in one of the first device's."""
     max_buffer_bytes: int | None = None
     """Larger sums of tensors are cut into several buffers."""
     asynchronous: bool = True
@@ -103,8 +105,18 @@ BACKENDS = {
         Backend("musa", "MUSA", 128, 512, "MUSA_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
         Backend("metal", "MTL", 32, weights=_METAL, source="ggml/src/ggml-metal/ggml-metal.cpp"),
         # The alignment is the driver's minStorageBufferOffsetAlignment; 64 is common, a machine file may say otherwise.
+        # Of host memory it is minMemoryMapAlignment: a page with Mesa's drivers, 64 with NVIDIA's.
         Backend(
-            "vulkan", "Vulkan", 64, 0, "Vulkan_Host", 32, GIB, weights=_VULKAN, source="ggml/src/ggml-vulkan/ggml-vulkan.cpp"
+            "vulkan",
+            "Vulkan",
+            64,
+            0,
+            "Vulkan_Host",
+            32,
+            4096,
+            GIB,
+            weights=_VULKAN,
+            source="ggml/src/ggml-vulkan/ggml-vulkan.cpp",
         ),
         Backend("sycl", "SYCL", 128, 512, "SYCL_Host", split_rows=True, source="ggml/src/ggml-sycl/ggml-sycl.cpp"),
         # A server answers with its own backend's figures; those of CUDA are supposed.
@@ -124,6 +136,7 @@ def backend(device: Device) -> Backend:
     return row._replace(
         alignment=_within(told.get("alignment"), 1, 1 << 16) or row.alignment,
         row_padding=row.row_padding if "row_padding" not in told else _within(told["row_padding"], 0, 1 << 12) or 0,
+        host_alignment=_within(told.get("host_alignment"), 1, 1 << 16) or row.host_alignment,
         max_buffer_bytes=_within(told.get("max_buffer_bytes"), 1 << 20, 1 << 62) or row.max_buffer_bytes,
     )
 

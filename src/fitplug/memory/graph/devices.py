@@ -49,6 +49,9 @@ def _capability(device: Device) -> int:
     return int(major) * 10 + int(minor[:1])
 
 
-def cpu_backend(devices: Sequence[Traits]) -> Backend:  # noqa: ARG001 - pinned buffers are aligned as plain ones
+def cpu_backend(devices: Sequence[Traits]) -> Backend:
     """The CPU; its compute buffer lies in the first device's pinned memory, if that has any."""
-    return CpuBackend()
+    found = CpuBackend()
+    if devices and devices[0].host_buffer:
+        found.alignment = devices[0].host_alignment
+    return found

@@ -1,0 +1,71 @@
+"""What real runs on real cards printed, and what fitplug says to them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from fitplug.machine.backends import BACKENDS
+from fitplug.memory.graph.devices import cpu_backend
+
+FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "accuracy"
+RUNS = json.loads((FOLDER / "real_logs.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def logs():
+    spec = importlib.util.spec_from_file_location("real_logs", FOLDER / "real_logs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("run", RUNS[::7], ids=lambda run: f"{run['backend']}-{run['model']}-{run['settings']['n_ctx']}")
+def test_what_agreed_with_a_real_run_still_agrees(logs, run):
+    again = logs.compare(run)
+    for name in run["measured"]:
+        if agreed := logs.generation_of(run, name):
+            assert logs.generation_of(again, name) == agreed, name
+
+
+def test_the_documents_count_what_the_runs_say(logs):
+    text = logs.LIMITS.read_text(encoding="utf-8")
+    assert f"{logs.START}\n{logs.table(RUNS)}\n{logs.END}" in text
+
+
+def test_weights_caches_and_states_agree_nearly_everywhere():
+    """They change with no generation: those that differ are named in limits.md."""
+    differ = {
+        (run["backend"], run["model"], name.split(" ")[1])
+        for run in RUNS
+        for name, (now, _) in run["predicted"].items()
+        if not name.endswith("compute") and abs(now - sum(run["measured"][name])) > 0.005 * len(run["measured"][name]) + 1e-6
+    }
+    assert differ == {
+        ("MTL", "gpt-oss-20b MXFP4_MOE", "model"),
+        ("ROCm", "qwen3-32b Q4_K_M", "model"),
+        ("CUDA", "mistral-7b", "model"),
+        ("CUDA", "mistral-7b", "KV"),
+    }
+
+
+def test_the_mask_in_f32_is_what_the_host_held_more_before():
+    """Two bytes for each token of the context and of the micro-batch, in the runs with flash attention and one sequence."""
+    tried = 0
+    for run in RUNS:
+        asked = run["settings"]
+        if run["model"].startswith("qwen35moe-122b") and asked["flash_attn"] == "on" and "CPU compute" in run["measured"]:
+            now, _ = run["predicted"]["CPU compute"]
+            mask = 2 * asked["n_ctx"] * asked["n_ubatch"] / (1 << 20)
+            assert run["measured"]["CPU compute"] == [pytest.approx(now + mask, abs=0.04)]
+            tried += 1
+    assert tried > 20
+
+
+def test_the_cpu_computes_in_the_first_devices_pinned_memory():
+    """ggml_backend_vk_host_buffer_type_get_alignment: minMemoryMapAlignment."""
+    assert cpu_backend([BACKENDS["vulkan"], BACKENDS["cuda"]]).alignment == 4096
+    assert cpu_backend([BACKENDS["cuda"]]).alignment == 32
+    assert cpu_backend([]).alignment == 32
+    assert cpu_backend([BACKENDS["metal"]]).alignment == 32
