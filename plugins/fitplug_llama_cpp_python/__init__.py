@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 CANNOT_EXPRESS = (
     "n_seq_max", "kv_unified", "devices", "n_cpu_moe", "overrides", "mmproj", "mmproj_offload", "model_draft",
+    "spec_type",
 )  # fmt: skip
 """`Llama(...)` swallows unknown arguments silently: these have none (llama_cpp/llama.py, Llama.__init__)."""
 

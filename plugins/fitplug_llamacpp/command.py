@@ -86,6 +86,7 @@ FLAGS = (
     Flag("mmproj_offload", "--no-mmproj-offload", "LLAMA_ARG_MMPROJ_OFFLOAD",
          lambda s: _bare(s.mmproj is not None and not s.mmproj_offload), "0"),
     Flag("model_draft", "-md", "LLAMA_ARG_SPEC_DRAFT_MODEL", lambda s: s.model_draft),
+    Flag("spec_type", "--spec-type", "LLAMA_ARG_SPEC_TYPE", lambda s: s.spec_type),
     Flag("lora", "--lora", None, _lora),
     Flag("use_mmap", "--load-mode", "LLAMA_ARG_LOAD_MODE", lambda s: None if s.use_mmap else "none"),
     Flag("cache_ram_mib", "-cram", "LLAMA_ARG_CACHE_RAM", lambda s: _count(s.cache_ram_mib)),
@@ -154,5 +155,5 @@ def _command(program: str, plan: Plan, request: ExportRequest, rest: tuple[str, 
 
 def measuring_flags(settings: Settings) -> Iterator[str]:
     """Those that llama-fit-params knows: no -kvu, no draft model, no projector; it prints instead of fitting."""
-    yield from flags(replace(settings, mmproj=None, model_draft=None), server=False)
+    yield from flags(replace(settings, mmproj=None, model_draft=None, spec_type=None), server=False)
     yield from ("-fitp", "on")

@@ -10,7 +10,9 @@ if TYPE_CHECKING:
     from fitplug.formats.header import Blob
     from fitplug.planner.records import Plan
 
-CANNOT_EXPRESS = ("overrides", "devices", "swa_full", "op_offload", "mmproj", "mmproj_offload", "model_draft", "lora")
+CANNOT_EXPRESS = (
+    "overrides", "devices", "swa_full", "op_offload", "mmproj", "mmproj_offload", "model_draft", "spec_type", "lora",
+)  # fmt: skip
 """No load field says these; a projector beside the model is attached without asking."""
 
 

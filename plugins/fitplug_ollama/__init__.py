@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CANNOT_EXPRESS = (
     "n_cpu_moe", "overrides", "tensor_split", "offload_kqv", "op_offload", "swa_full", "kv_unified",
-    "mmproj_offload",
+    "mmproj_offload", "spec_type",
 )  # fmt: skip
 """No PARAMETER says these. Most can be said for all models at once by LLAMA_ARG_* in the server's environment, which its
 llama-server inherits (llm/llama_server.go); that is no place for one model's plan."""

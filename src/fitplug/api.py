@@ -45,6 +45,7 @@ class GivenSettings(TypedDict, total=False):
     mmproj: str | None
     mmproj_offload: bool
     model_draft: str | None
+    spec_type: str | None
     lora: tuple[str, ...]
     use_mmap: bool
     cache_ram_mib: int | None
@@ -155,7 +156,8 @@ def fit(
     program = _runner(runner, registry)
     request = Request(goal=goal, reserve_bytes=reserve_bytes, min_ctx=min_ctx, users=users, given=frozenset(settings))
     asked = _with_defaults(settings, program)
-    return choose(model, machine, program, asked, request, companions=_companions(asked, registry))
+    companions = _companions(asked, registry)
+    return choose(model, machine, program, companions.drafting(asked, program), request, companions=companions)
 
 
 def export(

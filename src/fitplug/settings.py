@@ -50,6 +50,8 @@ class Settings:
     mmproj: str | None = None
     mmproj_offload: bool = True
     model_draft: str | None = None
+    spec_type: str | None = None
+    """--spec-type: how a draft is made, several by commas. Without it a server loads an ordinary draft model for nothing."""
     lora: tuple[str, ...] = ()
     use_mmap: bool = True
     cache_ram_mib: int | None = None

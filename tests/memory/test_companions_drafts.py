@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 import truth_support as truth
+from fitplug.errors import RefusedError
 from fitplug.memory.companions import Companions, draft_settings
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import Basis, Kind
@@ -73,3 +74,23 @@ def test_a_plan_has_room_for_the_draft():
     assert any(part.source == "draft's cache" for part in with_it.estimate.parts)
     assert with_it.estimate.n_bytes("CUDA0") <= 11900 * 2**20
     assert with_it.estimate.settings.n_ctx < alone.estimate.settings.n_ctx
+
+
+def test_a_plan_uses_its_draft_and_explain_does_not():
+    """Drafting makes the target answer four tokens of each sequence at once; llama-server must be told to do it."""
+    asked = Settings(n_ctx=4096, n_seq_max=2, model_draft="d.gguf")
+    told = BESIDE.drafting(asked, SERVER)
+    estimator = Estimator(TARGET, truth.machine([CARD]), SERVER, BESIDE)
+
+    assert told.spec_type == "draft-simple"
+    assert (estimator(asked).resolved.n_outputs_max, estimator(told).resolved.n_outputs_max) == (2, 8)
+    assert any("--spec-type" in note for note in estimator(asked).notes)
+    assert not any("--spec-type" in note for note in estimator(told).notes)
+    assert BESIDE.drafting(replace(asked, spec_type="none"), SERVER).spec_type == "none"
+    assert Companions().drafting(asked, SERVER) == asked
+
+
+def test_ways_of_drafting_that_are_not_counted_are_refused():
+    """Never an estimate that leaves their states out."""
+    with pytest.raises(RefusedError, match="draft-mtp"):
+        Estimator(TARGET, truth.machine([CARD]), SERVER)(Settings(n_ctx=512, spec_type="ngram-simple,draft-mtp"))

@@ -34,7 +34,8 @@ settings_strategy = st.builds(
     overrides=st.lists(st.builds(TensorOverride, st.sampled_from((r"blk\.1\.ffn_down", "exps$")),
                                  st.sampled_from(("CPU", "CUDA1"))), max_size=3).map(tuple),
     devices=st.none() | st.lists(st.sampled_from(("CUDA0", "Vulkan1")), unique=True).map(tuple),
-    mmproj=st.none() | names, model_draft=st.none() | names, lora=st.lists(names, max_size=2).map(tuple),
+    mmproj=st.none() | names, model_draft=st.none() | names, spec_type=st.none() | names,
+    lora=st.lists(names, max_size=2).map(tuple),
     use_mmap=st.booleans(),
 )  # fmt: skip
 
@@ -79,7 +80,7 @@ def understand(words: list[str]) -> Settings:
         overrides=tuple(experts + overrides),
         devices=None if devices is None else tuple(devices.split(",")) if devices != "none" else (),
         mmproj=given_values.get("--mmproj"), mmproj_offload=given_values.get("--mmproj-offload", True),
-        model_draft=given_values.get("--model-draft"),
+        model_draft=given_values.get("--model-draft"), spec_type=given_values.get("--spec-type"),
         lora=tuple(split_csv(given_values["--lora"])) if "--lora" in given_values else (),
         use_mmap=given_values.get("--load-mode", "auto") != "none",
     )  # fmt: skip

@@ -90,6 +90,7 @@ _SETTINGS = (
     _setting("mmproj_offload", "--mmproj-offload/--no-mmproj-offload", help="the projector on the GPU, or not"),
     _setting("model_draft", "-md", "--model-draft", "--spec-draft-model", metavar="FILE",
              help="a draft model for speculative decoding"),
+    _setting("spec_type", "--spec-type", metavar="TYPE", help="how drafts are made, such as draft-simple"),
     _setting("lora", "--lora", type=Words(), multiple=True, metavar="FILE,…", help="LoRA adapters"),
     _setting("use_mmap", "--mmap/--no-mmap", help="map the file, or read it"),
     _setting("cache_ram_mib", "-cram", "--cache-ram", type=Count(also=frozenset({-1})), metavar="MIB",

@@ -10,7 +10,7 @@ from fitplug.formats.header import Header
 from fitplug.machine.backends import CPU_ALIGNMENT, backend
 from fitplug.machine.records import Machine
 from fitplug.memory.clip_graph import ClipGraph
-from fitplug.memory.clip_model import MAX_LAYERS, ClipModel, held_by
+from fitplug.memory.clip_model import MAX_LAYERS, WARM_UPS, ClipModel, held_by
 from fitplug.memory.clip_projectors import PROJECTORS
 from fitplug.memory.graph.allocator import GraphAllocator
 from fitplug.memory.graph.backends import Backend
@@ -56,6 +56,16 @@ def projector_device(machine: Machine, settings: Settings) -> str:
     names = machine.device_names()
     ranks = [(d.backend == "rpc", d.kind == "igpu", i) for i, d in enumerate(machine.devices)]
     return names[min(ranks)[2]]
+
+
+def warm_up_note(header: Header) -> list[str]:
+    """For which pictures the compute buffer is counted, where larger ones are possible."""
+    kind = projector_type(header, "v")
+    warm_up = WARM_UPS.get(kind)
+    if warm_up is None or not warm_up.side:
+        return []
+    size = f"{warm_up.side} x {warm_up.side} tokens"
+    return [f"the projector is counted for a picture of {size}, which llama.cpp tries at the start; larger ones take more"]
 
 
 class _Encoder:

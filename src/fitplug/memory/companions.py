@@ -16,6 +16,8 @@ from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
 
+LEANING, EH_PROJ = frozenset(("dflash", "eagle3")), "nextn.eh_proj"
+"""Drafts that read their target's hidden states, and the tensor by which an MTP head is known."""
 DRAFT_CACHE = "f16"
 """-ctkd and -ctvd (common/common.h, common_params_speculative_draft)."""
 
@@ -26,6 +28,21 @@ class Companions(NamedTuple):
     projector: Header | None = None
     draft: Model | None = None
     adapters: Sequence[Header] = ()
+
+    @property
+    def drafts_simply(self) -> bool:
+        """The draft is a model of its own, that needs nothing of its target's (common_speculative_types_from_gguf)."""
+        return (
+            self.draft is not None
+            and self.draft.architecture not in LEANING
+            and not any(EH_PROJ in name for name in self.draft.tensors)
+        )
+
+    def drafting(self, settings: Settings, runner: Runner) -> Settings:
+        """The same, with a draft that is used: llama-server would only load it (common_speculative_init)."""
+        if not self.drafts_simply or settings.spec_type is not None or "spec_type" in runner.cannot_express:
+            return settings
+        return replace(settings, spec_type="draft-simple")
 
 
 NOTHING_BESIDE = Companions()
@@ -53,6 +70,7 @@ class Beside:
         estimating: Callable[[Model, Machine, Runner], Estimating],
     ) -> None:
         self.companions, self.machine = companions, machine
+        self._asks_for_drafts = "spec_type" not in runner.cannot_express
         self._runner = replace(runner, outputs="sequences")  # common_base_params_to_speculative
         self._estimating = estimating
         self._draft: Estimating | None = None
@@ -67,17 +85,26 @@ class Beside:
                 found += self._adapter(adapter, placed)
         if settings.mmproj is not None and self.companions.projector is not None:
             found += self._projector(self.companions.projector, settings)
-        if settings.model_draft is not None and self.companions.draft is not None:
-            found += self._drafts(self.companions.draft, estimate)
+        draft = self.companions.draft
+        if settings.model_draft is not None and draft is not None and not draft.row.target_context:
+            found += self._drafts(draft, estimate)
         return found
 
     def notes(self, settings: Settings) -> list[str]:
         """What could not be counted."""
         beside, notes = self.companions, []
         if settings.mmproj is not None and beside.projector is None:
-            notes.append(f"the projector {settings.mmproj} was not opened and is not counted")
-        if settings.model_draft is not None and beside.draft is None:
-            notes.append(f"the draft model {settings.model_draft} was not opened and is not counted")
+            notes.append(f"the projector {settings.mmproj} is not counted")
+        if settings.mmproj is not None and beside.projector is not None:
+            from fitplug.memory.clip import warm_up_note
+
+            notes += warm_up_note(beside.projector)
+        if settings.model_draft is not None and (beside.draft is None or beside.draft.row.target_context):
+            notes.append(f"the draft model {settings.model_draft} is not counted")
+        elif settings.model_draft is not None and not beside.drafts_simply:
+            notes.append("this draft reads its target's hidden states: what that takes of the target is not counted")
+        elif settings.model_draft is not None and settings.spec_type is None and self._asks_for_drafts:
+            notes.append("llama-server loads the draft, and uses it only with --spec-type draft-simple")
         if settings.lora:
             counted = "their products in the compute buffer" if beside.adapters else "LoRA adapters"
             notes.append(f"{counted} are not counted")
@@ -135,5 +162,5 @@ def draft_settings(settings: Settings, resolved: Resolved) -> Settings:
     """What a draft takes over from its target: all but cache types and placement (common_base_params_to_speculative)."""
     return replace(
         settings, n_ctx=resolved.n_ctx, type_k=DRAFT_CACHE, type_v=DRAFT_CACHE, n_gpu_layers=-1, n_cpu_moe=0, overrides=(),
-        mmproj=None, model_draft=None, lora=(),
+        mmproj=None, model_draft=None, spec_type=None, lora=(),
     )  # fmt: skip

@@ -16,6 +16,12 @@ ROUND_CTX = 256
 SINGLE_SEQUENCE = frozenset(("kimi-linear", "minimax-01"))
 """Whose last reservation is for one sequence, since theirs grows with the square of its tokens (sched_reserve)."""
 
+DRAFTED = {
+    "none": 0, "draft-simple": 3, "ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8,
+}  # fmt: skip
+"""--spec-type → the longest draft by default (common/common.h, common_params_speculative). Drafts from the target's own
+states (draft-mtp, -eagle3, -dflash, -dspark) need more than outputs and are not here."""
+
 
 def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int) -> Resolved:
     """Work out the context's parameters. Flash attention that is on "auto" is still hoped for: see `resolve_auto`.
@@ -69,7 +75,20 @@ def _outputs(model: Model, settings: Settings, runner: Runner, n_batch: int) -> 
     """How many rows of logits are reserved; an encoder needs them all."""
     if runner.outputs == "batch" or model.has_encoder:
         return n_batch
-    return min(n_batch, settings.n_seq_max)
+    return min(n_batch, settings.n_seq_max * (1 + n_drafted(settings)))
+
+
+def n_drafted(settings: Settings) -> int:
+    """How many tokens a draft may have; its target answers them at once (common_speculative_n_max, common/speculative.cpp).
+
+    Raises:
+        RefusedError: a way of drafting that is not counted here.
+    """
+    kinds = settings.spec_type.split(",") if settings.spec_type else []
+    for kind in kinds:
+        if kind not in DRAFTED:
+            raise RefusedError(f"--spec-type {kind}: counted are {', '.join(DRAFTED)}")
+    return max((DRAFTED[kind] for kind in kinds), default=0)
 
 
 def flash_attn_wanted(model: Model, settings: Settings) -> FlashAttn:

@@ -57,6 +57,7 @@ def settings_json(estimate: Estimate, machine: Machine, model: Model) -> dict[st
         "device": None if asked.devices is None else list(asked.devices),
         "mmproj": asked.mmproj,
         "model_draft": asked.model_draft,
+        "spec_type": asked.spec_type,
         "lora": list(asked.lora),
     }
 
