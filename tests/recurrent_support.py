@@ -32,23 +32,35 @@ def models():
 
 @cache
 def model(name, times=1):
-    """The model, with its layers `times` as often, those at the front without experts once."""
-    return describe(truth.header_of(_deepened(models()[name], times)))
+    """The model, with its layers `times` as often."""
+    return describe(truth.header_of(deepened(models()[name], times)))
 
 
-def _deepened(model, times):
+def deepened(model, times):
+    """The model with more layers, as its makers could have trained it.
+
+    Layers without experts stay at the front, and so does the first one where layers have no period. Per-layer embeddings,
+    which are listed by the numbers of their layers, are not repeated.
+    """
     architecture = model["metadata"]["general.architecture"]
-    n, front = (model["metadata"].get(f"{architecture}.{key}", 0) for key in ("block_count", "leading_dense_block_count"))
+    value = {key.removeprefix(f"{architecture}."): value for key, value in model["metadata"].items()}
+    n = value["block_count"]
+    front = 0 if "full_attention_interval" in value else max(1, value.get("leading_dense_block_count", 0))
     order = [*range(n), *list(range(front, n)) * (times - 1)]
     metadata = {
-        key: [value[il] for il in order] if isinstance(value, list) and len(value) == n else value
+        key: [value[il] for il in order] if isinstance(value, list) and len(value) == n and ".ple." not in key else value
         for key, value in model["metadata"].items()
     }
     blocks = {il: [] for il in range(-1, n)}
     for name, type_, shape in model["tensors"]:
         block = re.match(r"blk\.(\d+)\.(.*)", name)
         blocks[int(block[1]) if block else -1].append([block[2] if block else name, type_, shape])
-    repeated = [[f"blk.{i}.{rest}", *others] for i, il in enumerate(order) for rest, *others in blocks[il]]
+    repeated = [
+        [f"blk.{i}.{rest}", *others]
+        for i, il in enumerate(order)
+        for rest, *others in blocks[il]
+        if i < n or not rest.startswith("ple_")
+    ]
     metadata[f"{architecture}.block_count"] = len(order)
     return {**model, "metadata": metadata, "tensors": blocks[-1] + repeated}
 
