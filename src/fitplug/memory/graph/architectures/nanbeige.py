@@ -3,12 +3,19 @@
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM_RMS
 from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.errors import UnknownGraphError
 
 
 def build(g: GraphContext) -> None:
-    """Draw the graph."""
+    """Draw the graph.
+
+    Raises:
+        UnknownGraphError: the passes of one block lie on different devices, which has not been proven to the byte.
+    """
     n_phys = g.hparam("n_layer_phys") or g.n_layer
     normed_between = n_phys < g.n_layer and not g.get_bool("skip_loop_final_norm")
+    if n_phys < g.n_layer and len(set(g.params.layer_backends)) > 1:
+        raise UnknownGraphError(g.arch)
     cur = g.build_inp_embd()
     inp_pos, inp_attn, out_ids = g.build_inp_pos(), g.build_attn_inp_kv(), g.build_inp_out_ids()
     kinds = g.params.blocks.kinds
