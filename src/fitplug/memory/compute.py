@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
+from fitplug.memory.context import SINGLE_SEQUENCE
 from fitplug.memory.graph import UnknownGraphError, fused
 from fitplug.memory.graph.allocator import GraphAllocator
 from fitplug.memory.graph.architectures import builder
@@ -27,9 +28,6 @@ from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
 from fitplug.units import pad
-
-SINGLE_SEQUENCE = frozenset(("kimi-linear", "minimax-01"))
-"""Architectures whose last reservation is for one sequence, since theirs grows with the square of its tokens."""
 
 
 class ComputeEstimator:
