@@ -1,7 +1,7 @@
 """Attention over each kind of memory (src/llama-graph.cpp, build_attn_inp_*, build_attn, build_attn_mha)."""
 
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import FusedNode, Linear
@@ -14,16 +14,14 @@ ALIBI = {"jina-bert-v2": 8.0, "bloom": 8.0, "refact": 8.0}
 """hparams.f_max_alibi_bias where the architecture fixes it; mpt and jais read it from the header."""
 
 
-@dataclass(slots=True)
-class InpAttnNoCache:
+class InpAttnNoCache(NamedTuple):
     """llm_graph_input_attn_no_cache: every token of the batch sees every other."""
 
     kq_mask: Tensor
     kq_mask_swa: Tensor | None = None
 
 
-@dataclass(slots=True)
-class InpAttnKv:
+class InpAttnKv(NamedTuple):
     """llm_graph_input_attn_kv: one cache with K and V."""
 
     cache: KvCache
@@ -34,8 +32,7 @@ class InpAttnKv:
     v_rot: Tensor | None = None
 
 
-@dataclass(slots=True)
-class InpAttnK:
+class InpAttnK(NamedTuple):
     """llm_graph_input_attn_k: one cache with K only, V is a part of K (MLA)."""
 
     cache: KvCache
@@ -43,24 +40,21 @@ class InpAttnK:
     kq_mask: Tensor
 
 
-@dataclass(slots=True)
-class InpAttnKvIswa:
+class InpAttnKvIswa(NamedTuple):
     """llm_graph_input_attn_kv_iswa: full layers in one cache, windowed layers in another."""
 
     base: InpAttnKv
     swa: InpAttnKv
 
 
-@dataclass(slots=True)
-class InpAttnKIswa:
+class InpAttnKIswa(NamedTuple):
     """llm_graph_input_attn_k_iswa: the same with K only."""
 
     base: InpAttnKv
     swa: InpAttnKv
 
 
-@dataclass(slots=True)
-class InpAttnCross:
+class InpAttnCross(NamedTuple):
     """llm_graph_input_attn_cross: attention to an encoder's output."""
 
     kq_mask: Tensor

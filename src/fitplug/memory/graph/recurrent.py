@@ -1,8 +1,8 @@
 """Recurrent states in a graph (src/llama-graph.cpp, build_rs and its inputs)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import Attention, InpAttnK, InpAttnKv, InpAttnKvIswa
@@ -10,8 +10,7 @@ from fitplug.memory.graph.caches import KvCache, RecurrentState
 from fitplug.memory.graph.tensor import Tensor
 
 
-@dataclass(slots=True)
-class InpRs:
+class InpRs(NamedTuple):
     """llm_graph_input_rs: which state each sequence starts from."""
 
     s_copy: Tensor
@@ -19,8 +18,7 @@ class InpRs:
     s_copy_extra: Tensor
 
 
-@dataclass(slots=True)
-class InpMemHybrid:
+class InpMemHybrid(NamedTuple):
     """llm_graph_input_mem_hybrid, _k and _iswa."""
 
     attn: InpAttnKv | InpAttnK | InpAttnKvIswa
@@ -68,10 +66,8 @@ class Recurrent(Attention):
 
     def build_inp_mem_hybrid_iswa(self) -> InpMemHybrid:
         """llm_graph_context::build_inp_mem_hybrid_iswa, which rotates no quantised cache."""
-        attn = self.build_attn_inp_kv_iswa()
-        for cache in (attn.base, attn.swa):
-            cache.k_rot = cache.v_rot = None
-        return InpMemHybrid(attn, self.build_rs_inp())
+        base, swa = (cache._replace(k_rot=None, v_rot=None) for cache in self.build_attn_inp_kv_iswa())
+        return InpMemHybrid(InpAttnKvIswa(base, swa), self.build_rs_inp())
 
     def build_rwkv_token_shift_load(self, inp: InpRs, il: int) -> Tensor:
         """llm_graph_context::build_rwkv_token_shift_load."""
