@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fitplug.extension import Runner
-from fitplug.machine.catalogue import card_for_device
 from fitplug.machine.records import Device, Machine
 from fitplug.memory.cache import cache_tensors, cells
 from fitplug.memory.estimate import Estimator
@@ -118,6 +117,8 @@ class Speedometer:
         kind = kind_of(device)
         if kind not in KINDS or device.backend not in BACKENDS:
             return None, device.backend, None, None
+        from fitplug.machine.catalogue import card_for_device  # a machine without GPUs needs no catalogue
+
         card = card_for_device(device)
         bandwidth = device.memory_bandwidth or (card.bandwidth if card else None)
         return kind, device.backend, bandwidth, card.tflops * 1e12 if card and card.tflops else None
