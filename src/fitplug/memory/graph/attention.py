@@ -10,9 +10,6 @@ from fitplug.memory.graph.qkv import Projections
 from fitplug.memory.graph.tensor import Tensor
 from fitplug.units import pad
 
-ALIBI = {"jina-bert-v2": 8.0, "bloom": 8.0, "refact": 8.0}
-"""hparams.f_max_alibi_bias where the architecture fixes it; mpt and jais read it from the header."""
-
 
 class InpAttnNoCache(NamedTuple):
     """llm_graph_input_attn_no_cache: every token of the batch sees every other."""
@@ -68,17 +65,17 @@ class Attention(Projections):
 
     @cached_property
     def attn_soft_cap(self) -> float:
-        """hparams.f_attn_logit_softcapping where hparams.attn_soft_cap is set (gemma2 alone), else 0."""
-        return self.get_float("attn_logit_softcapping", 50.0) if self.arch == "gemma2" else 0.0
+        """hparams.f_attn_logit_softcapping where hparams.attn_soft_cap is set, else 0."""
+        default = self.quirks.attn_soft_cap
+        return self.get_float("attn_logit_softcapping", default) if default else 0.0
 
     @cached_property
     def max_alibi_bias(self) -> float:
         """hparams.f_max_alibi_bias."""
-        if self.arch in ("mpt", "jais"):
+        alibi, n_layer = self.quirks.alibi, self.quirks.alibi_layers
+        if alibi == "key":
             return self.get_float("attention.max_alibi_bias")
-        if self.arch == "baichuan":  # the 13B has 40 layers
-            return 8.0 if self.model.n_layer_all == 40 else 0.0
-        return ALIBI.get(self.arch, 0.0)
+        return alibi if n_layer in (0, self.model.n_layer_all) else 0.0
 
     # Inputs
 
@@ -315,7 +312,7 @@ class Attention(Projections):
         v_trans: bool,
     ) -> Tensor:
         kq = ggml.mul_mat(k, q)
-        if self.arch == "grok":
+        if self.quirks.tanh_kq:
             kq = ggml.scale(ggml.tanh(ggml.scale(kq)))
         if self.attn_soft_cap:
             kq = ggml.scale(ggml.tanh(ggml.scale(kq)))

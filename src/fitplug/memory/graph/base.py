@@ -9,6 +9,7 @@ from fitplug.memory.graph.build import Graph
 from fitplug.memory.graph.errors import UnknownGraphError
 from fitplug.memory.graph.layers import WHOLE, layer_classes, shortened
 from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.quirks import MOST, QUIRKS
 from fitplug.memory.graph.scales import passed
 from fitplug.memory.graph.tensor import Buffer, Tensor
 from fitplug.model.records import Layer
@@ -26,12 +27,6 @@ class Linear(NamedTuple):
 
 
 ABSENT = Linear(None)
-
-EMBEDDING_SCALE = {
-    "grok": 78.38367176906169, "minicpm": 12.0, "granite": 0.0, "granitemoe": 0.0, "granite_swa": 0.0, "granitehybrid": 0.0,
-    "graniteswitch": 0.0, "hrm_text": 0.0, "dflash": 0.0,
-}  # fmt: skip
-"""Architectures that read `embedding_scale`, each with its default; 0 is no scaling (their load_arch_hparams)."""
 
 
 class FusedNode(NamedTuple):
@@ -52,6 +47,7 @@ class GraphBase:
         self.params = params
         self.model = model
         self.arch = model.architecture
+        self.quirks = QUIRKS.get(self.arch, MOST)
         self.gf = Graph()
         self.n_embd = model.n_embd
         self.n_layer = model.n_layer
@@ -91,7 +87,7 @@ class GraphBase:
     @cached_property
     def f_embedding_scale(self) -> float:
         """hparams.f_embedding_scale."""
-        default = EMBEDDING_SCALE.get(self.arch)
+        default = self.quirks.embedding_scale
         return 0.0 if default is None else self.get_float("embedding_scale", default)
 
     # Weights

@@ -1,6 +1,6 @@
 """Feed-forward blocks, dense and with experts (src/llama-graph.cpp, build_ffn and build_moe_ffn)."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import ABSENT, GraphBase, Linear
@@ -19,15 +19,6 @@ GATING_FUNCS = {1: SOFTMAX, 2: SIGMOID, 3: SOFTMAX_WEIGHT, 4: SQRT_SOFTPLUS}
 FUSED_GATE = {SILU: "swiglu", GELU: "geglu", RELU: "reglu", SWIGLU_OAI_MOE: "swiglu_oai"}
 WHOLE_ROW = {SWIGLU: "swiglu", GEGLU: "geglu", REGLU: "reglu"}
 EPS = 1e-6
-
-SCALED_EXPERTS = frozenset(
-    ("llama", "mistral3", "qwen3moe", "qwen3next", "qwen35moe", "qwen4exp", "gemma4", "deepseek32", "dots3note", "glm-dsa",
-     "cohere2moe", "hy_v3", "mellum", "nemotron_h", "nemotron_h_moe")
-)  # fmt: skip
-"""Architectures whose graph hands ffn_*_exps.scale to build_moe_ffn (src/models/*.cpp); all others leave them unused."""
-
-CLAMPED_GLU = frozenset(("deepseek4", "glm5-next"))
-"""Architectures whose limited SwiGLU is one operation; also dflash with hyper-connections."""
 
 
 class Experts(NamedTuple):
@@ -82,10 +73,13 @@ class FeedForward(GraphBase):
 
     def _gated(self, gate: Tensor, up: Tensor, type_op: str, il: int) -> Tensor:
         if type_op == SILU and il >= 0 and self.swiglu_limit(il, "swiglu_clamp_shexp") > EPS:
-            if self.arch in CLAMPED_GLU or (self.arch == "dflash" and self.hparam("dsv4_hc_mult") > 0):
+            if self._clamps(self.quirks.clamped_ffn):
                 return ggml.glu(gate, up, "swiglu_clamp")
             return self._limited(gate, up)
         return ggml.glu(gate, up, FUSED_GATE[type_op])
+
+    def _clamps(self, when: Literal["never", "always", "hyper_connections"]) -> bool:
+        return when == "always" or (when == "hyper_connections" and self.hparam("dsv4_hc_mult") > 0)
 
     def swiglu_limit(self, il: int, key: str) -> float:
         """hparams.swiglu_clamp_exp[il], swiglu_clamp_shexp[il]; 0 is no limit."""
@@ -117,7 +111,7 @@ class FeedForward(GraphBase):
         """This layer's experts under their usual names."""
         bias = self.w(probs_b, il)
         up, gate, down, gate_up = (self.w(f"ffn_{name}_{suffix}", il) for name in ("up", "gate", "down", "gate_up"))
-        if self.arch not in SCALED_EXPERTS:
+        if not self.quirks.scaled_experts:
             up, gate, down = up._replace(scale=None), gate._replace(scale=None), down._replace(scale=None)
         probs = bias.bias if bias.bias is not None else bias.weight
         if probs is None:
@@ -153,10 +147,10 @@ class FeedForward(GraphBase):
         selected, weights = self._expert_weights(probs, selected, n_expert, n_expert_used, gating_op, norm_w, w_scale)
         self.expand(weights)
         cur = ggml.reshape(cur, n_embd, 1, n_tokens)
-        if self.arch == "llama4":
+        if self.quirks.weights_first:
             cur = ggml.mul(ggml.repeat_4d(cur, n_embd, n_expert_used, n_tokens, 1), weights)
         cur = self._expert_ffn(cur, e, selected, type_op, il)
-        if self.arch != "llama4":
+        if not self.quirks.weights_first:
             cur = ggml.mul(cur, weights)
         return self._sum_experts(cur, self.hparams(il).n_expert_used, n_embd, n_tokens)
 
@@ -171,9 +165,9 @@ class FeedForward(GraphBase):
     def _selection(self, logits: Tensor, probs: Tensor, e: Experts, n_expert: int) -> Tensor:
         """What the experts are chosen by."""
         selection = probs if e.exp_probs_b is None else ggml.add(probs, e.exp_probs_b)
-        if self.arch == "llama4":
+        if self.quirks.selection == "logits":
             selection = logits
-        if self.arch == "grovemoe":
+        if self.quirks.selection == "sigmoid":
             selection = ggml.sigmoid(logits)
         n_groups = self.hparam("n_expert_groups")
         return self._group_mask(selection, n_expert, n_groups) if n_groups > 1 else selection
@@ -195,7 +189,7 @@ class FeedForward(GraphBase):
         self, probs: Tensor, selected: Tensor, n_expert: int, n_used: int, gating_op: str, norm_w: bool, w_scale: float
     ) -> tuple[Tensor, Tensor]:
         n_tokens = probs.ne[1]
-        if self.arch == "grovemoe" and n_expert != self.n_expert:
+        if self.quirks.adjugate_experts and n_expert != self.n_expert:
             selected = ggml.cast(ggml.scale(ggml.cast(selected, "f32")), "i32")
             n_expert = self.n_expert
         weights = ggml.get_rows(ggml.reshape(probs, 1, n_expert, n_tokens), selected)
@@ -230,11 +224,11 @@ class FeedForward(GraphBase):
             up = self._mm_id(e.up, cur, selected)
             gate = up if e.gate.weight is None else self._mm_id(e.gate, cur, selected)
         cur = self._expert_act(gate, up, e, type_op, il)
-        return self._mm_id(e.down, cur, selected, exact=self.arch == "mistral4")
+        return self._mm_id(e.down, cur, selected, exact=self.quirks.exact_down)
 
     def _expert_act(self, gate: Tensor, up: Tensor, e: Experts, type_op: str, il: int) -> Tensor:
         if type_op == SILU and e.gate.weight is not None and self.swiglu_limit(il, "swiglu_clamp_exp") > EPS:
-            if self.arch in {*CLAMPED_GLU, "maple", "hy_v4"} or (self.arch == "dflash" and self.hparam("dsv4_hc_mult")):
+            if self._clamps(self.quirks.clamped_experts):
                 return ggml.glu(gate, up, "swiglu_clamp")
             return self._limited(gate, up)
         if type_op == SITU:

@@ -16,7 +16,7 @@ class Projections(GraphBase):
     @cached_property
     def clamp_kqv(self) -> float:
         """hparams.f_clamp_kqv."""
-        return self.get_float("attention.clamp_kqv") if self.arch in ("dbrx", "mpt", "olmo") else 0.0
+        return self.get_float("attention.clamp_kqv") if self.quirks.clamp_kqv else 0.0
 
     def build_qkv(self, il: int, cur: Tensor, *, reshape: bool = True, heads: tuple[int, ...] = ()) -> Qkv:
         """llm_graph_context::build_qkv with this layer's attn_qkv, or attn_q, attn_k and attn_v.

@@ -1,0 +1,65 @@
+"""What llama.cpp's shared blocks do otherwise for one architecture, as data.
+
+build_attn, build_qkv, build_ffn and build_moe_ffn (src/llama-graph.cpp) ask for the architecture, or for a number that only
+its load_arch_hparams sets (src/models/*.cpp). Each such question is a column here.
+"""
+
+from typing import Literal, NamedTuple
+
+
+class Quirks(NamedTuple):
+    """One architecture's row; the defaults are what most do."""
+
+    embedding_scale: float | None = None
+    """Default of `embedding_scale` (hparams.f_embedding_scale), 0 for no scaling; None: the key is not read."""
+    clamp_kqv: bool = False
+    """Reads attention.clamp_kqv (hparams.f_clamp_kqv)."""
+    attn_soft_cap: float = 0.0
+    """Default of attn_logit_softcapping (hparams.attn_soft_cap, f_attn_logit_softcapping); 0: the key is not read."""
+    tanh_kq: bool = False
+    """build_attn_mha caps the logits by a tanh of its own."""
+    alibi: float | Literal["key"] = 0.0
+    """hparams.f_max_alibi_bias, or that it is read from attention.max_alibi_bias."""
+    alibi_layers: int = 0
+    """Such a bias only for models with so many layers; 0: for all."""
+    scaled_experts: bool = False
+    """The graph hands ffn_*_exps.scale to build_moe_ffn; all others leave them unused."""
+    weights_first: bool = False
+    """build_moe_ffn weighs what goes into the experts, not what comes out."""
+    selection: Literal["probs", "logits", "sigmoid"] = "probs"
+    """What build_moe_ffn chooses the experts by."""
+    adjugate_experts: bool = False
+    """A second set of experts is chosen by the numbers of the first."""
+    exact_down: bool = False
+    """ffn_down_exps asks for sources in full precision (ggml_prec_set_src)."""
+    clamped_ffn: Literal["never", "always", "hyper_connections"] = "never"
+    """Whether a limited SwiGLU is one operation (swiglu_clamp): never, always, or in models with hyper-connections."""
+    clamped_experts: Literal["never", "always", "hyper_connections"] = "never"
+    """The same of build_moe_ffn."""
+
+
+MOST = Quirks()
+_SCALED = Quirks(scaled_experts=True)
+
+QUIRKS = {
+    **dict.fromkeys(
+        ("llama", "mistral3", "qwen3moe", "qwen3next", "qwen35moe", "qwen4exp", "gemma4", "deepseek32", "dots3note",
+         "glm-dsa", "cohere2moe", "hy_v3", "mellum", "nemotron_h", "nemotron_h_moe"), _SCALED),
+    **dict.fromkeys(
+        ("granite", "granitemoe", "granite_swa", "granitehybrid", "graniteswitch", "hrm_text"), Quirks(embedding_scale=0.0)),
+    **dict.fromkeys(("jina-bert-v2", "bloom", "refact"), Quirks(alibi=8.0)),
+    **dict.fromkeys(("deepseek4", "glm5-next"), Quirks(clamped_ffn="always", clamped_experts="always")),
+    **dict.fromkeys(("maple", "hy_v4"), Quirks(clamped_experts="always")),
+    **dict.fromkeys(("dbrx", "olmo"), Quirks(clamp_kqv=True)),
+    "mpt": Quirks(clamp_kqv=True, alibi="key"),
+    "jais": Quirks(alibi="key"),
+    "baichuan": Quirks(alibi=8.0, alibi_layers=40),  # the 13B
+    "gemma2": Quirks(attn_soft_cap=50.0),
+    "grok": Quirks(embedding_scale=78.38367176906169, tanh_kq=True),
+    "minicpm": Quirks(embedding_scale=12.0),
+    "dflash": Quirks(embedding_scale=0.0, clamped_ffn="hyper_connections", clamped_experts="hyper_connections"),
+    "llama4": Quirks(weights_first=True, selection="logits"),
+    "grovemoe": Quirks(selection="sigmoid", adjugate_experts=True),
+    "mistral4": Quirks(exact_down=True),
+}  # fmt: skip
+"""By general.architecture."""
