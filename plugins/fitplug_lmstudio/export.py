@@ -13,9 +13,6 @@ from fitplug_lmstudio.fields import Field, context_length, load_fields, offload_
 from fitplug_lmstudio.home import CONFIGS
 from fitplug_lmstudio.models import identifier_of, import_command, other_names
 
-REST_FIELDS = ("n_ctx", "n_batch", "flash_attn", "offload_kqv", "n_seq_max")
-"""What POST /api/v1/models/load takes; everything else it answers with unrecognized_keys."""
-
 
 def render_settings(plan: Plan, request: ExportRequest) -> Export:
     """The file of load settings that LM Studio reads whenever it loads the model.
@@ -49,7 +46,10 @@ def render_preset(plan: Plan, request: ExportRequest) -> Export:
 
 
 def render_rest(plan: Plan, request: ExportRequest) -> Export:
-    """The request, and the command that sends it; layers, cache types and experts come from the per-model settings."""
+    """The request, and the command that sends it; layers, cache types and experts come from the per-model settings.
+
+    What the endpoint does not take it answers with unrecognized_keys.
+    """
     settings = pin(plan.estimate, plan.machine)
     identifier = identifier_of(request) or import_command(request.model_path)[1]
     body = {

@@ -121,19 +121,6 @@ def _deepseek2(config: Config) -> Keys:
     return keys | ({"attention.q_lora_rank": q_lora_rank} if q_lora_rank is not None else {})
 
 
-def _qwen3next(config: Config) -> Keys:
-    value_heads = config.number("linear_num_value_heads")
-    keys: dict[str, Value] = {
-        "ssm.conv_kernel": config.number("linear_conv_kernel_dim"),
-        "ssm.state_size": config.number("linear_key_head_dim"),
-        "ssm.group_count": config.number("linear_num_key_heads"),
-        "ssm.time_step_rank": value_heads,
-        "ssm.inner_size": config.number("linear_value_head_dim") * value_heads,
-        "full_attention_interval": config.number("full_attention_interval", default=4),
-    }
-    return {**keys, **_rope(0.25)(config)}
-
-
 def _gemma3(config: Config) -> Keys:
     keys: dict[str, Value] = {
         "context_length": config.number("max_position_embeddings", default=131072),

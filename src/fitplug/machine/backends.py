@@ -68,8 +68,6 @@ class Backend(NamedTuple):
     """Quantised tensors whose rows are no multiple of this take the bytes up to it once more (MATRIX_ROW_PADDING)."""
     host_buffer: str | None = None
     """Pinned host memory, which llama.cpp puts CPU weights into."""
-    host_extra: int = 0
-    """Bytes that such a buffer takes besides."""
     host_alignment: int = CPU_ALIGNMENT
     """Of tensors in such a buffer; the scheduler's CPU computes in one of the first device's."""
     max_buffer_bytes: int | None = None
@@ -112,7 +110,6 @@ BACKENDS = {
             64,
             0,
             "Vulkan_Host",
-            32,
             4096,
             GIB,
             weights=_VULKAN,

@@ -16,8 +16,6 @@ from fitplug.formats.header import Blob, Header, Skipped
 HEAD = 64 << 10
 FIRST = HEAD + 256
 """What is read of a file that is read whole: a reader that looks 64 KiB ahead has seen its first bytes already."""
-ANCHOR = 256
-"""The vocabulary's last bytes, by which its end is found again."""
 BEFORE, BEHIND = 512, 16 << 10
 """What the window holds besides what the first file has there: room for an anchor that moved, for longer keys."""
 MIN_SAVING = 128 << 10

@@ -152,26 +152,6 @@ def fill(a: Tensor) -> Tensor:
     return Tensor("FILL", a.type, a.ne, [a])
 
 
-def cumsum(a: Tensor) -> Tensor:
-    """ggml_cumsum."""
-    return Tensor("CUMSUM", a.type, a.ne, [a])
-
-
-def tri(a: Tensor) -> Tensor:
-    """ggml_tri."""
-    return Tensor("TRI", a.type, a.ne, [a])
-
-
-def diag_mask_inf(a: Tensor) -> Tensor:
-    """ggml_diag_mask_inf."""
-    return Tensor("DIAG_MASK_INF", a.type, a.ne, [a])
-
-
-def roll(a: Tensor) -> Tensor:
-    """ggml_roll."""
-    return Tensor("ROLL", a.type, a.ne, [a])
-
-
 # Elementwise: several sources
 
 
@@ -273,11 +253,6 @@ rope_multi = rope_ext
 rope = rope_ext
 
 
-def rope_ext_inplace(a: Tensor, pos: Tensor, freq_factors: Tensor | None = None) -> Tensor:
-    """ggml_rope_ext_inplace."""
-    return _onto("ROPE", a, [a, pos, freq_factors])
-
-
 def rope_ext_back(a: Tensor, pos: Tensor, freq_factors: Tensor | None = None) -> Tensor:
     """ggml_rope_ext_back."""
     return Tensor("ROPE_BACK", a.type, a.ne, [a, pos, freq_factors])
@@ -286,11 +261,6 @@ def rope_ext_back(a: Tensor, pos: Tensor, freq_factors: Tensor | None = None) ->
 def arange(n: int) -> Tensor:
     """ggml_arange; `n` is the number of steps."""
     return Tensor("ARANGE", "f32", (n, 1, 1, 1), [])
-
-
-def timestep_embedding(timesteps: Tensor, dim: int) -> Tensor:
-    """ggml_timestep_embedding."""
-    return Tensor("TIMESTEP_EMBEDDING", "f32", (dim, timesteps.ne[0], 1, 1), [timesteps])
 
 
 # Matrix products
@@ -307,11 +277,6 @@ def mul_mat_id(as_: Tensor, b: Tensor, ids: Tensor) -> Tensor:
     return Tensor("MUL_MAT_ID", "f32", (as_.ne[1], ids.ne[0], b.ne[2], 1), [as_, b, ids])
 
 
-def out_prod(a: Tensor, b: Tensor) -> Tensor:
-    """ggml_out_prod."""
-    return Tensor("OUT_PROD", "f32", (a.ne[0], b.ne[0], b.ne[2], b.ne[3]), [a, b])
-
-
 def flash_attn_ext(
     q: Tensor,
     k: Tensor,
@@ -325,11 +290,6 @@ def flash_attn_ext(
     t = Tensor("FLASH_ATTN_EXT", "f32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), [q, k, v, mask, sinks])
     t.param = (max_bias, logit_softcap)
     return t
-
-
-def solve_tri(a: Tensor, b: Tensor) -> Tensor:
-    """ggml_solve_tri."""
-    return Tensor("SOLVE_TRI", "f32", b.ne, [a, b])
 
 
 # Rows: picking, writing, sorting
@@ -378,9 +338,6 @@ def reshape(a: Tensor, ne0: int, ne1: int = 1, ne2: int = 1, ne3: int = 1) -> Te
     return Tensor("RESHAPE", a.type, (ne0, ne1, ne2, ne3), [a], (size, nb1, nb2, nb2 * ne2), a)
 
 
-reshape_1d = reshape_2d = reshape_3d = reshape_4d = reshape
-
-
 def view_1d(a: Tensor, ne0: int, offset: int = 0) -> Tensor:
     """ggml_view_1d."""
     block, size = BLOCKS[a.type]
@@ -426,9 +383,6 @@ def cont(a: Tensor, *ne: int) -> Tensor:
     return Tensor("CONT", a.type, _padded(ne) if ne else a.ne, [a])
 
 
-cont_1d = cont_2d = cont_3d = cont_4d = cont
-
-
 def cpy(a: Tensor, b: Tensor) -> Tensor:
     """ggml_cpy: write `a` into `b`."""
     return _onto("CPY", b, [a, b])
@@ -470,16 +424,6 @@ pad_ext = pad
 def set_1d(a: Tensor, b: Tensor) -> Tensor:
     """ggml_set_1d, ggml_set_2d."""
     return Tensor("SET", a.type, a.ne, [a, b])
-
-
-def set_inplace(a: Tensor, b: Tensor) -> Tensor:
-    """ggml_set_inplace."""
-    return _onto("SET", a, [a, b])
-
-
-def diag(a: Tensor) -> Tensor:
-    """ggml_diag."""
-    return Tensor("DIAG", a.type, (a.ne[0], a.ne[0], a.ne[2], a.ne[3]), [a])
 
 
 # Convolutions
