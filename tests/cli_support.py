@@ -1,4 +1,4 @@
-"""Models of fixtures/models, written for a test."""
+"""Models of fixtures/models and projectors of fixtures/projectors, written for a test."""
 
 import importlib.util
 from functools import cache
@@ -10,10 +10,28 @@ ROOT = Path(__file__).resolve().parents[1]
 @cache
 def make_models():
     """fixtures/models/make.py as a module."""
-    spec = importlib.util.spec_from_file_location("make_models", ROOT / "fixtures" / "models" / "make.py")
+    return _script("models")
+
+
+@cache
+def make_projectors():
+    """fixtures/projectors/make.py as a module."""
+    return _script("projectors")
+
+
+def _script(folder):
+    spec = importlib.util.spec_from_file_location(f"make_{folder}", ROOT / "fixtures" / folder / "make.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def write_projector(name, path):
+    """Write its header and a hole; the path again."""
+    projectors = make_projectors()
+    row = next(row for row in projectors.projectors() if row[0] == name)
+    projectors.write_ghost(path, row[1], projectors.tensors_of(*row[1:]))
+    return path
 
 
 def model_names():

@@ -20,7 +20,7 @@ def test_sh_gives_the_words_back(words: list[str]):
     assert shlex.split(join_sh(words)) == words
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(words)
 def test_a_real_sh_gives_the_words_back(words: list[str]):
     out = subprocess.run(["/bin/sh", "-c", f"printf '%s\\0' {join_sh(words)}"], capture_output=True, check=True).stdout
@@ -71,7 +71,7 @@ def test_environment_assignments():
 
 
 @pytest.mark.skipif(shutil.which("pwsh") is None, reason="PowerShell is not installed")
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(words)
 def test_a_real_powershell_gives_the_words_back(words: list[str]):
     script = f"& {{ foreach ($a in $args) {{ [Console]::Out.Write($a + [char]0) }} }} {join_powershell(words)}"

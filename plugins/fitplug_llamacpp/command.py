@@ -8,7 +8,7 @@ from fitplug.errors import RefusedError
 from fitplug.extension import Export, ExportRequest
 from fitplug.pinned import pin
 from fitplug.planner.records import Plan
-from fitplug.settings import Settings, TensorOverride
+from fitplug.settings import Settings, TensorOverride, is_url
 from fitplug_llamacpp.model import model_words
 
 FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
@@ -47,6 +47,10 @@ def _lora(s: Settings) -> str | None:
     return ",".join(quoted) or None
 
 
+def _projector(s: Settings, *, url: bool) -> str | None:
+    return s.mmproj if s.mmproj is not None and is_url(s.mmproj) == url else None
+
+
 def _splits(s: Settings) -> bool:
     return s.split_mode != "layer" or s.main_gpu != 0 or bool(s.tensor_split)
 
@@ -82,7 +86,8 @@ FLAGS = (
     Flag("n_cpu_moe", "-cmoe", "LLAMA_ARG_CPU_MOE", lambda s: _bare(s.n_cpu_moe < 0), "1"),
     Flag("n_cpu_moe", "-ncmoe", "LLAMA_ARG_N_CPU_MOE", lambda s: str(s.n_cpu_moe) if s.n_cpu_moe > 0 else None),
     Flag("overrides", "-ot", "LLAMA_ARG_OVERRIDE_TENSOR", _overrides),
-    Flag("mmproj", "-mm", "LLAMA_ARG_MMPROJ", lambda s: s.mmproj),
+    Flag("mmproj", "-mm", "LLAMA_ARG_MMPROJ", lambda s: _projector(s, url=False)),
+    Flag("mmproj", "-mmu", "LLAMA_ARG_MMPROJ_URL", lambda s: _projector(s, url=True)),
     Flag("mmproj_offload", "--no-mmproj-offload", "LLAMA_ARG_MMPROJ_OFFLOAD",
          lambda s: _bare(s.mmproj is not None and not s.mmproj_offload), "0"),
     Flag("model_draft", "-md", "LLAMA_ARG_SPEC_DRAFT_MODEL", lambda s: s.model_draft),

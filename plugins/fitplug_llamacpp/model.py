@@ -1,9 +1,11 @@
 """How llama.cpp's programs are told which model: a file, a URL, or a repository that they download from themselves."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from fitplug.extension import ExportRequest
 from fitplug.planner.records import Plan
+from fitplug.settings import Settings
 
 _ENDPOINTS = {"hf": None, "modelscope": "https://www.modelscope.cn/"}
 """MODEL_ENDPOINT for each hub (common/common.cpp, common_get_model_endpoint)."""
@@ -21,7 +23,15 @@ def model_words(plan: Plan, request: ExportRequest) -> ModelWords:
     """The servers whose devices the plan uses, then the model."""
     servers = dict.fromkeys(str(device.extra.get("endpoint")) for device in plan.machine.devices if device.backend == "rpc")
     model = _model(plan, request)
+    model = model._replace(notes=(*model.notes, *_to_fetch(plan.estimate.settings)))
     return model._replace(words=("--rpc", ",".join(servers), *model.words)) if servers else model
+
+
+def _to_fetch(settings: Settings) -> Iterator[str]:
+    """A projector has a flag for its URL (-mmu), drafts and adapters have none (common/arg.cpp)."""
+    for name in settings.remote:
+        if name != settings.mmproj:
+            yield f"llama.cpp opens drafts and adapters on this disk only: download {name} and name that file."
 
 
 def _model(plan: Plan, request: ExportRequest) -> ModelWords:

@@ -69,6 +69,8 @@ def _refuse_impossible(plan: Plan, settings: Settings) -> None:
     types = {tensor.type.lower() for tensor in plan.model.header.tensors.values()} - TENSOR_TYPES
     if types and plan.model.header.format == "gguf":
         raise RefusedError(f"Ollama does not take tensors of type {', '.join(sorted(types))}: choose another quantisation")
+    if settings.remote:
+        raise RefusedError(f"Ollama takes what runs beside a model from this disk: download {settings.remote[0]} first")
     if len(settings.lora) > 1:
         raise RefusedError("a Modelfile takes one ADAPTER")
     if settings.split_mode in ("row", "tensor"):

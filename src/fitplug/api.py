@@ -122,8 +122,8 @@ def estimate(
     from fitplug.memory.estimate import Estimator
 
     program = _runner(runner, registry)
-    asked = _with_defaults(settings, program)
-    return Estimator(model, machine, program, _companions(asked, registry))(asked)
+    companions, asked = _companions(_with_defaults(settings, program), registry)
+    return Estimator(model, machine, program, companions)(asked)
 
 
 def fits(estimate: Estimate, machine: Machine, *, reserve_bytes: int = 0) -> bool:
@@ -155,8 +155,7 @@ def fit(
 
     program = _runner(runner, registry)
     request = Request(goal=goal, reserve_bytes=reserve_bytes, min_ctx=min_ctx, users=users, given=frozenset(settings))
-    asked = _with_defaults(settings, program)
-    companions = _companions(asked, registry)
+    companions, asked = _companions(_with_defaults(settings, program), registry)
     return choose(model, machine, program, companions.drafting(asked, program), request, companions=companions)
 
 
@@ -184,13 +183,13 @@ def _runner(runner: str | Runner, registry: Registry | None) -> Runner:
     return runner if isinstance(runner, Runner) else (registry or load()).runner(runner)
 
 
-def _companions(settings: Settings, registry: Registry | None) -> "Companions":
-    """What the settings name beside the model, opened; the plugins are not loaded for nothing."""
+def _companions(settings: Settings, registry: Registry | None) -> "tuple[Companions, Settings]":
+    """What the settings name beside the model, opened, and settings that name places; plugins are not loaded for nothing."""
     from fitplug.memory.companions import NOTHING_BESIDE
     from fitplug.opening import open_companions
 
     if settings.mmproj is None and settings.model_draft is None and not settings.lora:
-        return NOTHING_BESIDE
+        return NOTHING_BESIDE, settings
     return open_companions(settings, registry or load())
 
 

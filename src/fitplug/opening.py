@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fitplug.errors import NotFoundError, UnreadableError
 from fitplug.formats import sniff
@@ -10,7 +11,6 @@ from fitplug.formats.header import Blob, Header
 
 if TYPE_CHECKING:
     from fitplug.memory.companions import Companions
-    from fitplug.model.records import Model
     from fitplug.registry import Registry
     from fitplug.settings import Settings
 
@@ -61,7 +61,10 @@ def read_header(blobs: Sequence[Blob], registry: "Registry") -> Header:
 
 def open_model(reference: str, registry: "Registry") -> Header:
     """The header of a MODEL: a path, `scheme:rest` or an https URL."""
-    blobs = open_blobs(reference, registry)
+    return _read_and_close(open_blobs(reference, registry), registry)
+
+
+def _read_and_close(blobs: Sequence[Blob], registry: "Registry") -> Header:
     try:
         return read_header(blobs, registry)
     finally:
@@ -82,27 +85,45 @@ def as_gguf(reference: str, header: Header) -> Header:
     return quantised(convert(header), wanted) if wanted in DEFAULT_TYPES else header
 
 
-def open_companions(settings: "Settings", registry: "Registry") -> "Companions":
+def open_companions(settings: "Settings", registry: "Registry") -> "tuple[Companions, Settings]":
     """The projector, the draft and the adapters that settings name, each a MODEL of its own.
+
+    Returns:
+        What was opened, and the settings with every name made one that other programs understand: a path, or a file's URL.
 
     Raises:
         NotFoundError: nothing of that name, or no source of that scheme.
         FitplugError: whatever the source or the format says.
     """
     from fitplug.memory.companions import Companions
-
-    draft = settings.model_draft
-    return Companions(
-        projector=open_model(settings.mmproj, registry) if settings.mmproj is not None else None,
-        draft=_described(draft, registry) if draft is not None else None,
-        adapters=tuple(open_model(reference, registry) for reference in settings.lora),
-    )
-
-
-def _described(reference: str, registry: "Registry") -> "Model":
     from fitplug.model.describe import describe
 
-    return describe(as_gguf(reference, open_model(reference, registry)), [item.record for item in registry.architectures])
+    names = {"mmproj": settings.mmproj, "model_draft": settings.model_draft}
+    opened = {setting: _placed(name, registry) for setting, name in names.items() if name is not None}
+    adapters = [_placed(name, registry) for name in settings.lora]
+    draft = opened.get("model_draft")
+    companions = Companions(
+        projector=opened["mmproj"].header if "mmproj" in opened else None,
+        draft=describe(draft.header, [item.record for item in registry.architectures]) if draft is not None else None,
+        adapters=tuple(adapter.header for adapter in adapters),
+    )
+    places: dict[str, Any] = {setting: one.place for setting, one in opened.items()}
+    return companions, replace(settings, **places, lora=tuple(adapter.place for adapter in adapters))
+
+
+class _Placed(NamedTuple):
+    header: Header
+    place: str
+
+
+def _placed(reference: str, registry: "Registry") -> _Placed:
+    """A companion's header, and where a program that knows no schemes finds it."""
+    scheme, rest = split_reference(reference)
+    blobs = open_blobs(reference, registry)
+    header = as_gguf(reference, _read_and_close(blobs, registry))
+    if scheme in ("file", *_URL):
+        return _Placed(header, rest)
+    return _Placed(header, str(getattr(blobs[0], "path", None) or getattr(blobs[0], "url", reference)))
 
 
 def local_path(reference: str, registry: "Registry") -> str:

@@ -58,3 +58,13 @@ class Settings:
     """-cram: host memory for old prompts; None: the program's own default, see `Runner.prompt_cache_mib`."""
     ctx_checkpoints: int | None = None
     """-ctxcp: copies of windowed caches and recurrent states that a slot may keep in host memory; None: the default."""
+
+    @property
+    def remote(self) -> tuple[str, ...]:
+        """URLs of what runs beside the model and is not on this disk."""
+        return tuple(name for name in (self.mmproj, self.model_draft, *self.lora) if name is not None and is_url(name))
+
+
+def is_url(name: str) -> bool:
+    """Whether a companion is fetched over the network."""
+    return name.startswith(("https://", "http://"))

@@ -1,27 +1,19 @@
 """What -mm, -md and --lora name is opened like any MODEL and counted in every command that plans."""
 
-import sys
-
 import pytest
 
 import fitplug
 from cli.conftest import gpu
-from cli_support import ROOT
+from cli_support import write_projector
 from fitplug.memory.records import Kind
-
-sys.path.insert(0, str(ROOT / "fixtures" / "projectors"))
-import make as projectors
 
 ASKED = ("-c", "4096")
 
 
 @pytest.fixture(scope="module")
 def projector(tmp_path_factory):
-    """A projector's file and its row."""
-    row = next(row for row in projectors.projectors() if row[0] == "smolvlm")
-    path = tmp_path_factory.mktemp("projectors") / "smolvlm.gguf"
-    projectors.write_ghost(path, row[1], projectors.tensors_of(*row[1:]))
-    return path
+    """A projector's file."""
+    return write_projector("smolvlm", tmp_path_factory.mktemp("projectors") / "smolvlm.gguf")
 
 
 def _bytes(memory, kind):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli_support import make_models
+from cli_support import make_models, write_projector
 from conversion import checkpoints
 
 CARD = ("--gpu", "RTX 4060")
@@ -160,3 +160,21 @@ def test_another_config_is_another_model(hub, run, tmp_path, scheme):
         hub.add("team/tensors", checkpoints.write(tmp_path / "st", config | {"max_position_embeddings": n_ctx}, tensors))
         rows = run("check", f"{scheme}:team/tensors", *CARD, "--json").json["files"]
         assert max(row["n_ctx"] or 0 for row in rows) == n_ctx
+
+
+def test_a_projector_beside_the_model_is_planned_for_on_request(hub, run, gguf, tmp_path, scheme):
+    """The page says how, and the command that `auto` then prints names something that llama-server can open."""
+    projector = write_projector("smolvlm", tmp_path / "mmproj.gguf")
+    files = {"Model-Q4_K_M.gguf": gguf("gemma-3-4b", n_merges=1000)}
+    hub.add(
+        "team/sees", files | {"mmproj-Q8_0.gguf": projector, "mmproj-F16.gguf": projector, "old/mmproj-F16.gguf": projector}
+    )
+    out = run("check", f"{scheme}:team/sees", *CARD).out
+    assert f"fitplug auto {scheme}:team/sees --mmproj {scheme}:team/sees:mmproj-F16.gguf --gpu 'RTX 4060'" in out
+    ran = run("auto", f"{scheme}:team/sees", "--mmproj", f"{scheme}:team/sees:mmproj-F16.gguf", *CARD, "--json")
+    assert ran.status == 0, ran.err
+    argv = ran.json["argv"]
+    assert argv[argv.index("-mmu") + 1].startswith("http://127.0.0.1:")
+    assert argv[argv.index("-mmu") + 1].endswith("mmproj-F16.gguf")
+    assert "--no-mmproj" not in argv
+    assert run("export", "ollama", f"{scheme}:team/sees", "--mmproj", f"{scheme}:team/sees:mmproj-F16.gguf", *CARD).status == 3

@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import truth_support as truth
@@ -215,7 +215,6 @@ VALUES = st.one_of(
 )  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(architecture=st.sampled_from(sorted(TABLE)), keys=st.dictionaries(KEYS, VALUES, max_size=8))
 def test_hostile_metadata_is_a_model_or_one_line(architecture, keys):
     """Whatever the values, describing ends with a model of at most 512 layers or with an error of fitplug's own."""

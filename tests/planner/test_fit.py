@@ -33,7 +33,7 @@ def weights_on_cpu(plan):
 
 @pytest.mark.parametrize("name", MODELS)
 @given(gib=st.integers(15, 260).map(lambda n: n / 10))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_plan_fits_and_a_longer_context_would_not(name, gib):
     model = MODELS[name]
     machine = make_machine(gib)
@@ -48,7 +48,7 @@ def test_a_plan_fits_and_a_longer_context_would_not(name, gib):
 
 @pytest.mark.parametrize("name", MODELS)
 @given(gib=st.integers(15, 160).map(lambda n: n / 10), more=st.integers(1, 40).map(lambda n: n / 10))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_bigger_card_never_gets_a_worse_plan(name, gib, more):
     model = MODELS[name]
     small, big = plan_of(model, make_machine(gib)), plan_of(model, make_machine(gib + more))
@@ -59,7 +59,7 @@ def test_a_bigger_card_never_gets_a_worse_plan(name, gib, more):
 
 @pytest.mark.parametrize("name", MODELS)
 @given(cards=st.lists(st.integers(20, 120).map(lambda n: n / 10), min_size=2, max_size=4))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_splitting_keeps_the_sum(name, cards):
     model = MODELS[name]
     machine = make_machine(*cards)
@@ -72,7 +72,7 @@ def test_splitting_keeps_the_sum(name, cards):
 
 
 @given(st.permutations([6, 8, 24]))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=6)
 def test_equal_cards_in_another_order_get_the_same_plan(order):
     twins = [card(gib, name=f"{gib}{twin}") for gib in order for twin in "ab"]
     swapped = [twins[i ^ 1] for i in range(6)]
@@ -225,7 +225,7 @@ WITH_CACHES = replace(SERVER, prompt_cache_mib=8192, ctx_checkpoints=32)
 
 
 @given(host=st.integers(20, 300).map(lambda n: n / 10))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_servers_caches_stay_within_the_hosts_memory(host):
     machine = make_machine(12, host_gib=host)
     plan = fit(WINDOWED, machine, WITH_CACHES, Settings(), Request(), estimator=Quick)

@@ -276,3 +276,15 @@ def test_the_lines_of_llama_fit_params_are_read():
         "CUDA0": {"model": 850 << 20, "context": 224 << 20, "compute": 129 << 20},
         "Host": {"model": 1911 << 20, "context": 416 << 20, "compute": 24 << 20},
     }
+
+
+def test_a_projector_elsewhere_is_named_by_its_url_and_other_companions_must_be_here():
+    made = render_server(
+        plan(Settings(n_ctx=512, mmproj="https://x.org/p.gguf", model_draft="https://x.org/d.gguf")), request()
+    )
+    assert made.argv[made.argv.index("-mmu") + 1] == "https://x.org/p.gguf"
+    assert "-mm" not in made.argv
+    assert [note for note in made.notes if "x.org" in note] == [
+        "llama.cpp opens drafts and adapters on this disk only: download https://x.org/d.gguf and name that file."
+    ]
+    assert "-mmu" in BY_NAME

@@ -242,7 +242,7 @@ def places(value, path=()):
         yield from places(inner, (*path, key))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(NAMES), st.data())
 def test_a_recording_with_anything_in_it_is_a_machine_or_one_line(name, data):
     found = {"raw": raw(name)}

@@ -81,3 +81,10 @@ def test_a_quant_that_could_be_made_means_the_safetensors():
     assert select(listing("model.safetensors", "M-Q4_K_M.gguf"), "Q4_K_M").format == "gguf"
     with pytest.raises(NotFoundError):
         select(listing("model.safetensors"), "Q99")
+
+
+def test_a_whole_path_is_never_ambiguous():
+    """A file at the top, and one of the same name in a folder: the path means the first, its folder's path the other."""
+    both = listing("mmproj-F16.gguf", "old/mmproj-F16.gguf", "M-Q4_K_M.gguf")
+    assert select(both, "mmproj-F16.gguf").name == "mmproj-F16.gguf"
+    assert select(both, "old/mmproj-F16.gguf").name == "old/mmproj-F16.gguf"

@@ -32,7 +32,8 @@ def command(*, reference: str, given: Given, target: Target, as_json: bool) -> i
     runner = registry.runner(target.runner)
     model = read_model(reference, registry)
     machine = find_machine(target, registry)
-    estimate = Estimator(model, machine, runner, read_companions(given.settings, registry))(given.settings)
+    companions, settings = read_companions(given.settings, registry)
+    estimate = Estimator(model, machine, runner, companions)(settings)
     fit = spare(estimate, machine, target.reserve_bytes).fits
     if as_json:
         from fitplug.render.json import dump, estimate_json

@@ -26,8 +26,7 @@ def make_plan(reference: str, given: Given, target: Target, wish: Wish, registry
         from fitplug.differences import with_differences
 
         machine = with_differences(model, machine)
-    settings = with_runner_defaults(given, runner)
-    companions = read_companions(settings, registry)
+    companions, settings = read_companions(with_runner_defaults(given, runner), registry)
     settings = companions.drafting(settings, runner)
     with waiting("searching"):
         return fit(model, machine, runner, settings, request_of(given, target, wish), companions=companions)

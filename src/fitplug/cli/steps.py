@@ -44,8 +44,8 @@ def read_model(reference: str, registry: Registry) -> "Model":
     return describe(header, [item.record for item in registry.architectures])
 
 
-def read_companions(settings: Settings, registry: Registry) -> "Companions":
-    """Open the projector, the draft and the adapters that the settings name."""
+def read_companions(settings: Settings, registry: Registry) -> "tuple[Companions, Settings]":
+    """Open the projector, the draft and the adapters that the settings name; the settings then name places."""
     from fitplug.opening import open_companions
 
     with waiting("reading what runs beside the model"):

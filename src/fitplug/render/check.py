@@ -40,6 +40,7 @@ def page(checked: Sequence[Checked], goal: Goal, notes: Sequence[str], words: Se
         blocks.append(Line(f"of all: {one_line(best.row.reference)}, {best.row.label}", "good"))
     if best is not None:
         blocks.append(Shell("next", _commands(best.row, words)))
+        blocks += _with_projector(next(one for one in checked if best.row in one.rows), best.row, words)
     if notes:
         blocks.append(Points("notes", [one_line(note) for note in notes]))
     return blocks
@@ -116,6 +117,14 @@ def _commands(row: Row, words: Sequence[str]) -> list[tuple[str, ...]]:
         ("python", "convert_hf_to_gguf.py", "model", "--outfile", "model-f16.gguf"),
         ("llama-quantize", "model-f16.gguf", f"model-{row.quant}.gguf", row.quant),
     ]
+
+
+def _with_projector(one: Checked, row: Row, words: Sequence[str]) -> list[Block]:
+    projector = one.projector(row)
+    if projector is None:
+        return []
+    beside = f"{one.repository}:{projector.entries[0].path}"
+    return [Shell("or, to give it pictures or sound", [("fitplug", "auto", row.reference, "--mmproj", beside, *words)])]
 
 
 def checked_json(checked: Sequence[Checked], goal: Goal, notes: Sequence[str]) -> dict[str, Any]:

@@ -148,10 +148,9 @@ def select(listing: Listing, wanted: str) -> Candidate:
         if len(models) == 1:
             return models[0]
         raise NotFoundError(_choices(listing, models, "holds no model" if not models else "holds several models: name one"))
-    exact = [
-        c for c in all_of_them if any(wanted in {e.path, e.path.rpartition("/")[2]} for e in c.entries) or wanted == c.name
-    ]
-    labelled = exact or [c for c in models if c.label.lower() == wanted.lower()]
+    by_path = [c for c in all_of_them if wanted == c.name or any(wanted == e.path for e in c.entries)]
+    by_file = [c for c in all_of_them if any(wanted == e.path.rpartition("/")[2] for e in c.entries)]
+    labelled = by_path or by_file or [c for c in models if c.label.lower() == wanted.lower()]
     if not labelled and wanted.upper() in DEFAULT_TYPES:  # a quant that could be made
         labelled = [c for c in models if c.format == "safetensors"]
     if len(labelled) == 1:

@@ -257,6 +257,11 @@ class HttpBlob:
         return self._name
 
     @property
+    def url(self) -> str:
+        """Where it is asked for, before any redirect."""
+        return self._url
+
+    @property
     def n_bytes(self) -> int:
         """Its length, asked for when nobody told."""
         if self._size is None:
