@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias
 
 from fitplug.model.records import Model
+from fitplug.planner.cards import fast_first, groups, usable
 from fitplug.planner.climb import Grid
+from fitplug.planner.concessions import concessions, small_cache
 from fitplug.planner.layout import SINGLE_COPY
-from fitplug.planner.records import Goal, Request
+from fitplug.planner.records import Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trial
 from fitplug.settings import Settings
@@ -27,6 +29,10 @@ class Choice(NamedTuple):
 
     trial: Trial
     where: Where
+    search: Search
+    """With the fixed settings that were decided on the way."""
+    conceded: tuple[str, ...] = ()
+    """Names of the `Settings` fields that were changed so that it fits."""
 
 
 def make_grid(model: Model, settings: Settings, request: Request) -> Grid:
@@ -42,24 +48,23 @@ def make_grid(model: Model, settings: Settings, request: Request) -> Grid:
 
 def choose(search: Search, grid: Grid, request: Request) -> Choice | None:
     """The best plan for the goal; None where llama.cpp refuses every one."""
-    usable = tuple(d for d in search.devices if search.trials.budgets[d] > 0)
+    use = usable(search)
     if request.given & _PLACING == {"n_gpu_layers"} and is_all(search, search.settings.n_gpu_layers):
-        found = _on_gpus(search, grid, request.goal, usable) or _partly(search, grid, request, usable)
+        found = _on_gpus(search, grid, request, use) or partly(search, grid, request, use)
         if found is not None and is_all(search, found.trial.settings.n_gpu_layers):
             return found
     if request.given & _PLACING:
         return _as_given(search, grid, request)
-    if "tensor_split" in search.given and len(usable) > 1:
-        return _unsplit(search, grid, usable) or _on_cpu(search, grid)
-    found = _on_gpus(search, grid, request.goal, usable)
-    if found is not None and request.goal == "context" and found.trial.settings.n_ctx < grid.high:
-        longer = _partly(search, grid, request, usable)  # a longer context is worth more than speed
-        found = longer if longer is not None and _is_longer(longer, found) else found
-    return found or _partly(search, grid, request, usable) or _on_cpu(search, grid)
-
-
-def _is_longer(one: Choice, other: Choice) -> bool:
-    return one.trial.fits and one.trial.settings.n_ctx > other.trial.settings.n_ctx
+    if "tensor_split" in search.given and len(use) > 1:
+        return _unsplit(search, grid, use) or _on_cpu(search, grid)
+    if request.goal == "context":
+        return _longest(search, grid, request, use) or _on_cpu(search, grid)
+    return (
+        _on_gpus(search, grid, request, use)
+        or _conceding(search, grid, request, use)
+        or partly(search, grid, request, use)
+        or _on_cpu(search, grid)
+    )
 
 
 def is_all(search: Search, n_gpu_layers: int) -> bool:
@@ -67,61 +72,95 @@ def is_all(search: Search, n_gpu_layers: int) -> bool:
     return n_gpu_layers < 0 or n_gpu_layers >= search.n_layers
 
 
-def _on_gpus(search: Search, grid: Grid, goal: Goal, usable: Sequence[int]) -> Choice | None:
-    """Everything on one GPU if the whole context fits there (for speed: if the shortest does), else on all of them."""
-    if not usable:
+def _on_gpus(search: Search, grid: Grid, request: Request, use: Sequence[int]) -> Choice | None:
+    """Everything on the fastest GPUs that hold the whole context (for speed: the shortest), else on all of them."""
+    if not use:
         return None
-    if len(usable) > 1:
-        for d in _fastest(search, usable):
-            alone = search.on_gpus(grid.low if goal == "speed" else grid.high, (d,))
-            if alone is not None:
-                longest = search.longest_on_gpus(grid, (d,)) if goal == "speed" else alone
-                return Choice(longest or alone, "one")
-    trial = search.longest_on_gpus(grid, usable)
-    if len(usable) > 1 and (trial is None or (goal == "context" and trial.settings.n_ctx < grid.high)):
-        trial = without_copies(search, grid, usable) or trial
-    if trial is None:
-        return None
+    fast = request.goal == "speed"
+    n_ctx = grid.low if fast else grid.high
+    for group in groups(search, n_ctx, use) if len(use) > 1 else ():
+        narrow = search.only(group) if len(group) > 1 else search
+        trial = narrow.on_gpus(n_ctx, group)
+        if trial is not None:
+            return _whole(narrow, _stretched(narrow, trial, grid, group) if fast else trial)
+    trial = search.longest_on_gpus(grid, use)
+    if len(use) > 1 and (trial is None or (request.goal == "context" and trial.settings.n_ctx < grid.high)):
+        single = without_copies(search)
+        longer = single.longest_on_gpus(grid, use) if single is not None else None
+        if single is not None and longer is not None:
+            return _whole(single, longer)
+    return None if trial is None else _whole(search, trial)
+
+
+def _whole(search: Search, trial: Trial) -> Choice:
     n_used = sum(1 for n in trial.counted if n)
-    return Choice(trial, "several" if n_used > 1 else "one")
+    return Choice(trial, "several" if n_used > 1 else "one", search)
 
 
-def _unsplit(search: Search, grid: Grid, usable: Sequence[int]) -> Choice | None:
+def _stretched(search: Search, trial: Trial, grid: Grid, group: Sequence[int]) -> Trial:
+    """The longest context that moves no layer to a slower card."""
+    rest = grid._replace(low=trial.settings.n_ctx)
+    longer = search.longest_on_gpus(rest, group) if len(group) == 1 else search.stretch(trial.settings, rest)
+    return longer or trial
+
+
+def _unsplit(search: Search, grid: Grid, use: Sequence[int]) -> Choice | None:
     """For a runner without -ts: one GPU where that is enough, else as many layers as fit as llama.cpp itself divides them."""
-    for d in _fastest(search, usable):
-        alone = search.on_gpus(grid.high, (d,))
+    for group in groups(search, grid.high, use):
+        alone = search.on_gpus(grid.high, group) if len(group) == 1 else None
         if alone is not None:
-            return Choice(alone, "one")
+            return Choice(alone, "one", search)
     trial = search.stretch(search.settings, grid)
     if trial is not None:
-        return Choice(trial, "several")
+        return Choice(trial, "several", search)
     trial = search.most_layers(grid.low)
-    return None if trial is None else Choice(trial, "layers")
+    return None if trial is None else Choice(trial, "layers", search)
 
 
-def without_copies(search: Search, grid: Grid, usable: Sequence[int], *, quick: bool = False) -> Trial | None:
-    """Everything on several GPUs without the copies that a pipeline of them needs, if the user has no overrides."""
+def without_copies(search: Search) -> Search | None:
+    """Without the copies that a pipeline of GPUs needs; None where the user has overrides, or the runner has none."""
     if search.settings.overrides or "overrides" in search.given:
         return None
-    return search.variant(quick=quick, overrides=(SINGLE_COPY,)).longest_on_gpus(grid, usable)
+    return search.variant(overrides=(SINGLE_COPY,))
 
 
-def _fastest(search: Search, usable: Sequence[int]) -> list[int]:
-    """The GPUs of the highest bandwidth, the one with the most room first; all of them where none is known."""
-    devices = search.machine.devices
-    best = max(devices[d].memory_bandwidth or 0 for d in usable)
-    alike = [d for d in usable if (devices[d].memory_bandwidth or 0) == best]
-    return sorted(alike, key=lambda d: -search.trials.budgets[d])
+def _conceding(search: Search, grid: Grid, request: Request, use: Sequence[int]) -> Choice | None:
+    """Everything on the GPUs after all, for the least of the sacrifices that make it fit."""
+    for changes in concessions(search, grid, request, use):
+        found = _on_gpus(search.variant(fresh=True, **changes), grid, request, use)
+        if found is not None:
+            return found._replace(conceded=tuple(changes))
+    return None
 
 
-def _partly(search: Search, grid: Grid, request: Request, usable: Sequence[int]) -> Choice | None:
+def _longest(search: Search, grid: Grid, request: Request, use: Sequence[int]) -> Choice | None:
+    """The longest context: in a smaller cache before more of the model goes to the CPU, and there for what is missing."""
+    found = _on_gpus(search, grid, request, use)
+    changes = small_cache(search, request)
+    if found is None or found.trial.settings.n_ctx < grid.high:
+        start = search.variant(**changes) if changes else search
+        ways = (_on_gpus, partly) if changes else (partly,)
+        for way in ways:
+            other = way(start, grid, request, use)
+            if other is not None and other.trial.fits and _is_longer(other, found):
+                found = other._replace(conceded=tuple(changes))
+    return found if found is not None else partly(search, grid, request, use)
+
+
+def _is_longer(one: Choice, other: Choice | None) -> bool:
+    return other is None or one.trial.settings.n_ctx > other.trial.settings.n_ctx
+
+
+def partly(search: Search, grid: Grid, request: Request, use: Sequence[int]) -> Choice | None:
     """The least on the CPU at the shortest context, then what context is left; for `context` the other way round."""
-    if not usable:
+    if not use:
         return None
+    use = fast_first(search, use)
+    search = search.only(use)
     n_ctx = grid.high if request.goal == "context" else grid.low
-    trial = search.least_on_cpu(n_ctx, usable)
+    trial = search.least_on_cpu(n_ctx, use)
     if trial is not None and not trial.fits and n_ctx > grid.low:
-        trial = search.least_on_cpu(grid.low, usable)
+        trial = search.least_on_cpu(grid.low, use)
     if trial is None:
         return None
     all_layers = is_all(search, trial.settings.n_gpu_layers)
@@ -129,7 +168,7 @@ def _partly(search: Search, grid: Grid, request: Request, usable: Sequence[int])
     if trial.fits and trial.settings.n_ctx < grid.high:
         longer = search.stretch(trial.settings, grid._replace(low=trial.settings.n_ctx))
         trial = longer or trial
-    return Choice(trial, where)
+    return Choice(trial, where, search)
 
 
 def _on_cpu(search: Search, grid: Grid) -> Choice | None:
@@ -140,9 +179,9 @@ def _on_cpu(search: Search, grid: Grid) -> Choice | None:
     for candidate in (settings, alone) if may_leave_out else (settings,):
         trial = search.stretch(candidate, grid, host_bytes=search.machine.host.available_bytes // LEFT_ON_HOST)
         if trial is not None:
-            return Choice(trial, "cpu")
+            return Choice(trial, "cpu", search)
     last = search.trials(replace(alone if may_leave_out else settings, n_ctx=grid.low))
-    return None if last is None else Choice(last, "cpu")
+    return None if last is None else Choice(last, "cpu", search)
 
 
 def _as_given(search: Search, grid: Grid, request: Request) -> Choice | None:
@@ -152,4 +191,4 @@ def _as_given(search: Search, grid: Grid, request: Request) -> Choice | None:
         trial = search.most_layers(grid.low)
     if trial is None:
         trial = search.trials(replace(search.settings, n_ctx=grid.low))
-    return None if trial is None else Choice(trial, "given")
+    return None if trial is None else Choice(trial, "given", search)

@@ -42,6 +42,12 @@ class Costs(NamedTuple):
     """The movable parts are experts: they leave the GPU before any layer does."""
 
 
+def share_of_experts(model: Model) -> float:
+    """Which part of the experts' weights a token uses."""
+    used = model.get_int("expert_used_count")
+    return min(1.0, used / model.n_expert) if used and model.n_expert else 1.0
+
+
 def layer_caches(model: Model, settings: Settings, runner: Runner) -> list[int]:
     """Cache and state bytes of each layer, where they are on the GPU; the output layer, the last one, has none."""
     sizes = [0] * (model.n_layer_all + 1)

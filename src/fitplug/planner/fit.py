@@ -8,7 +8,7 @@ from fitplug.extension import Runner
 from fitplug.machine.records import Machine
 from fitplug.memory.companions import Companions
 from fitplug.model.records import Model
-from fitplug.planner.alternatives import Question, find_others
+from fitplug.planner.alternatives import find_others
 from fitplug.planner.choose import Choice, choose, make_grid
 from fitplug.planner.climb import Grid
 from fitplug.planner.host import hold_caches
@@ -17,6 +17,7 @@ from fitplug.planner.records import Alternative, Plan, Request
 from fitplug.planner.search import Search
 from fitplug.planner.speed import Speedometer
 from fitplug.planner.trials import EstimatorFactory, Trial, Trials
+from fitplug.planner.ways import Question
 from fitplug.settings import Settings
 
 
@@ -55,8 +56,9 @@ def fit(
     choice = choice._replace(trial=_pin_flash_attention(choice.trial, trials, request))
     if choice.trial.fits:
         choice = choice._replace(trial=hold_caches(choice.trial, model, runner, request.given))
-    others = find_others(Question(choice, search, grid, request)) if choice.trial.fits else ()
     speed = Speedometer(model, machine, runner)
+    question = Question(choice, search, grid, request)
+    others = find_others(question, lambda trial: speed(trial.estimate)) if choice.trial.fits else ()
     return Plan(
         model=model,
         machine=machine,

@@ -249,7 +249,7 @@ def _split(counts: Sequence[int]) -> dict[str, Any]:
         return {}
     if len(used) == 1:
         return {"split_mode": "none", "main_gpu": used[0], "tensor_split": ()}
-    return {"split_mode": "layer", "main_gpu": 0, "tensor_split": tuple(float(n) for n in counts)}
+    return {"split_mode": "layer", "tensor_split": tuple(float(n) for n in counts)}
 
 
 def _cpu_prefix(layout: Layout, layers: Sequence[LayerCost]) -> int:

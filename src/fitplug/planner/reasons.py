@@ -1,6 +1,6 @@
 """Why a plan is as it is, in sentences that a beginner understands."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fitplug.machine.records import Machine
 from fitplug.model.records import Model
@@ -16,6 +16,8 @@ def explain(choice: Choice, model: Model, machine: Machine, grid: Grid, request:
     """One sentence for each thing that was decided."""
     return (
         *_place(choice, model, machine),
+        *_order(choice, machine),
+        *_conceded(choice),
         *_context(choice, grid, request),
         *_cache(choice.trial, request),
         *_users(choice.trial, request),
@@ -32,6 +34,7 @@ def _place(choice: Choice, model: Model, machine: Machine) -> Iterator[str]:
             yield "One GPU is enough, so the others are left out: every step from one GPU to another costs time."
     elif choice.where == "several":
         yield f"No single GPU holds everything, {len(used)} together do: {_shares(trial, machine)}."
+        yield from _left_out(used, machine)
         yield from _single_copy(trial)
     elif choice.where == "experts":
         yield from _experts(trial, model)
@@ -52,6 +55,52 @@ def _place(choice: Choice, model: Model, machine: Machine) -> Iterator[str]:
         )
     else:
         yield "The layers are placed as you said."
+
+
+def _left_out(used: Sequence[str], machine: Machine) -> Iterator[str]:
+    idle = [name for name in machine.device_names() if name not in used]
+    if idle:
+        yield (
+            f"{_listed(idle)} {'is' if len(idle) == 1 else 'are'} left out: a token passes through the GPUs one after the "
+            "other, and the ones that are used are the fastest that are enough."
+        )
+
+
+def _order(choice: Choice, machine: Machine) -> Iterator[str]:
+    """Why -dev names the GPUs in another order than llama.cpp, or fewer of them."""
+    devices = choice.trial.settings.devices
+    if devices is None or "devices" in choice.search.given or choice.where not in ("experts", "layers"):
+        return
+    names = machine.device_names()
+    if len(devices) > 1 and list(devices) != sorted(devices, key=names.index):
+        yield (
+            f"{_named(devices[0], machine)} comes first in -dev: for long prompts the first GPU computes with what stays in "
+            "the host's memory, and it is the fastest."
+        )
+    idle = [name for name in names if name not in devices]
+    if idle:
+        yield f"{_listed(idle)} {'is' if len(idle) == 1 else 'are'} left out: too small, or slower than the host's own memory."
+
+
+def _conceded(choice: Choice) -> Iterator[str]:
+    """What was given up for the plan, and what that costs."""
+    settings = choice.trial.settings
+    for name in choice.conceded:
+        if name == "n_ubatch":
+            yield (
+                f"Long prompts are read {settings.n_ubatch} tokens at a time, not 512 (-ub): somewhat slower, but the room "
+                "that this saves is just what was missing to keep all of the model on the GPU."
+            )
+        elif name == "mmproj_offload":
+            yield (
+                "The projector works on the CPU (--no-mmproj-offload): a picture takes many seconds instead of one, but all of "
+                "the model fits on the GPU, and so every token is written faster."
+            )
+        elif name == "type_k":
+            yield (
+                f"The cache has {settings.type_k} instead of 16 bits (-ctk, -ctv): hardly any loss of quality for half of the "
+                "memory."
+            )
 
 
 def _experts(trial: Trial, model: Model) -> Iterator[str]:
@@ -128,6 +177,10 @@ def _shares(trial: Trial, machine: Machine) -> str:
     names = machine.device_names()
     layers = trial.estimate.layer_devices
     return ", ".join(f"{name} {layers.count(name)} layers" for name in names if name in layers)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def _gpus(machine: Machine) -> str:

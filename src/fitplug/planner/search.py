@@ -6,9 +6,10 @@ from math import inf
 from typing import Any
 
 from fitplug.machine.backends import find_devices
+from fitplug.machine.records import Machine
 from fitplug.model.records import Model
 from fitplug.planner.climb import Grid, climb
-from fitplug.planner.costs import layer_caches, weigh
+from fitplug.planner.costs import layer_caches, share_of_experts, weigh
 from fitplug.planner.layout import (
     SINGLE_COPY,
     Item,
@@ -20,6 +21,7 @@ from fitplug.planner.layout import (
     lay_whole,
     make_items,
 )
+from fitplug.planner.speed_table import HOP, KINDS
 from fitplug.planner.trials import Kind, Surcharge, Trial, Trials
 from fitplug.settings import Settings
 
@@ -52,17 +54,61 @@ class Search:
             self.costs = weigh(model, settings, names, movable=False)
         self.devices = tuple(range(len(names)) if settings.devices is None else find_devices(names, settings.devices))
         """The devices that llama.cpp will see, as numbers in the machine; -ts counts these."""
+        self.readings: Sequence[float] = like.readings if like is not None else _readings(self.machine)
+        """How fast each of the machine's devices reads weights; all the same where one of them is a stranger."""
+        self.host_reading: float | None = like.host_reading if like is not None else _host_reading(self.machine)
+        """The same of the host's memory; None where there is nothing to compare it with."""
         self._known_caches: dict[int, list[int]] = {}
         mask = 0 if model.memory in ("none", "recurrent") else 2 * settings.n_ubatch
         self.surcharge: Surcharge = Surcharge(mask, like.surcharge if like is not None else None)
         self.quick = False
         """Be content with a good plan, without a proof that the next step up fails."""
 
-    def variant(self, *, quick: bool = False, **changes: Any) -> "Search":
-        """The same with other fixed settings; what was learnt is taken along as a first guess."""
+    def variant(self, *, quick: bool | None = None, fresh: bool = False, **changes: Any) -> "Search":
+        """The same with other fixed settings.
+
+        Args:
+            quick: Whether a good plan is enough; None: as here.
+            fresh: What was learnt says nothing about these settings; else it is taken along as a first guess.
+            changes: Fields of `Settings`.
+        """
         other = Search(self.model, self.trials, replace(self.settings, **changes), self.given, self)
-        other.quick = quick
+        other.quick = self.quick if quick is None else quick
+        if fresh:
+            other.surcharge.points.clear()
         return other
+
+    def only(self, devices: Sequence[int]) -> "Search":
+        """The same on these devices alone, in this order (-dev), where that may be said."""
+        if tuple(devices) == self.devices or "devices" in self.given:
+            return self
+        names = self.machine.device_names()
+        return self.variant(devices=tuple(names[d] for d in devices))
+
+    def computing(self, device: int) -> float:
+        """How many operations per second a device reaches with long prompts; 0: not known."""
+        from fitplug.planner.hardware import hardware_of
+
+        return hardware_of(self.machine.devices[device]).computing
+
+    def seconds(self, layout: Layout) -> float:
+        """Time in which the devices of a layout read what one token uses, and hand it on; by the ledger."""
+        share, start, found = share_of_experts(self.model) if self.costs.experts else 1.0, layout.start, 0.0
+        for d, n in zip(self.devices, layout.counts, strict=True):
+            layers = self.costs.layers[start : start + n]
+            found += sum(layer.base + share * (layer.whole - layer.base) for layer in layers) / self.readings[d]
+            found += HOP if n else 0.0
+            start += n
+        return found
+
+    def shortage(self, n_ctx: int, use: Sequence[int]) -> int:
+        """Bytes that everything at this context is too much for the devices `use`, by what was learnt."""
+        rooms = self._rooms(n_ctx, use, whole=True)
+        return sum(item.whole for item in self._items(n_ctx)) - sum(room for room in rooms if room > 0)
+
+    def beyond_layers(self, n_ctx: int, use: Sequence[int]) -> int:
+        """Bytes that the devices `use` hold besides layers: what smaller buffers could save at most."""
+        return sum(self.trials.budgets[d] for d in use) - sum(r for r in self._rooms(n_ctx, use, whole=True) if r > 0)
 
     def longest_on_gpus(self, grid: Grid, use: Sequence[int]) -> Trial | None:
         """The longest context with everything on the devices `use`; None where even the shortest does not fit."""
@@ -77,7 +123,7 @@ class Search:
         """Everything on the devices `use` at this context, if it fits in some split of the layers."""
         seen: set[Layout] = set()
         for tolerance in (0, _TOLERANCE):
-            while (layout := self._propose_whole(n_ctx, use, tolerance)) is not None and layout not in seen:
+            while (layout := self.propose_whole(n_ctx, use, tolerance)) is not None and layout not in seen:
                 seen.add(layout)
                 trial = self._attempt(layout, n_ctx, use)
                 if trial is None or trial.fits:
@@ -178,7 +224,8 @@ class Search:
         """Layers that -ngl counts, the output layer among them."""
         return len(self.costs.layers)
 
-    def _propose_whole(self, n_ctx: int, use: Sequence[int], tolerance: int = 0) -> Layout | None:
+    def propose_whole(self, n_ctx: int, use: Sequence[int], tolerance: int = 0) -> Layout | None:
+        """By the ledger, everything on the devices `use`."""
         items, rooms = self._items(n_ctx), self._rooms(n_ctx, use, whole=True)
         rooms = [room + tolerance if room >= 0 else room for room in rooms]
         return lay_whole(items, rooms, self._wanted(items, rooms))
@@ -192,7 +239,7 @@ class Search:
         low, high = -1, below
         while high - low > 1:
             middle = (low + high) // 2
-            if self._propose_whole(grid.at(middle), use) is None:
+            if self.propose_whole(grid.at(middle), use) is None:
                 high = middle
             else:
                 low = middle
@@ -240,9 +287,7 @@ class Search:
         """Bytes that each device should take: the fastest first, equally fast ones in proportion to their room."""
         left = float(sum(item.whole for item in items))
         wanted = [0.0] * len(rooms)
-        speeds = [self.machine.devices[d].memory_bandwidth or 0 for d in self.devices]
-        if 0 in speeds:
-            speeds = [0] * len(speeds)
+        speeds = [self.readings[d] for d in self.devices]
         for speed in sorted(set(speeds), reverse=True):
             group = [i for i, s in enumerate(speeds) if s == speed and rooms[i] > 0]
             room = sum(rooms[i] for i in group)
@@ -254,6 +299,21 @@ class Search:
     def _smallest_part(self) -> int:
         sizes = [n for layer in self.costs.layers for n in layer.parts.values()]
         return min(sizes, default=min((layer.whole for layer in self.costs.layers if layer.whole), default=0))
+
+
+def _readings(machine: Machine) -> Sequence[float]:
+    if len(machine.devices) < 2:
+        return [1.0] * len(machine.devices)
+    from fitplug.planner.hardware import hardware_of
+
+    found = [hardware_of(device).reading for device in machine.devices]
+    return found if all(found) else [1.0] * len(found)
+
+
+def _host_reading(machine: Machine) -> float | None:
+    if len(machine.devices) < 2 or machine.host.memory_bandwidth is None:
+        return None
+    return machine.host.memory_bandwidth * KINDS["cpu"].bandwidth
 
 
 def _crossing(points: Sequence[tuple[int, Trial]], host_bytes: int) -> float:

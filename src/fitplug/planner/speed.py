@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fitplug.extension import Runner
-from fitplug.machine.records import Device, Machine
+from fitplug.machine.records import Machine
 from fitplug.memory.cache import cache_tensors, cells
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import HOST, Estimate
 from fitplug.memory.sizes import alloc_size
 from fitplug.model.records import Model
-from fitplug.planner.costs import EXPERTS, INPUTS
+from fitplug.planner.costs import EXPERTS, INPUTS, share_of_experts
+from fitplug.planner.hardware import hardware_of
 from fitplug.planner.records import Range, Speed
-from fitplug.planner.speed_kinds import kind_of
 from fitplug.planner.speed_model import TYPE_GROUPS, Work, generation_seconds, prompt_seconds
 from fitplug.planner.speed_table import BACKENDS, HOP, KINDS, PIPELINE
 from fitplug.units import format_tokens
@@ -97,7 +97,7 @@ class Speedometer:
         layers = Counter(placement.layer_devices[:-1])
         experts = Counter(placement.layer_devices[il] for il in self._moe_layers())
         found: dict[str, Work] = {}
-        for name in (*self._names, HOST):
+        for name in (*placement.names, HOST):
             if not weights.get(name) and not caches.get(name):
                 continue
             kind, backend, bandwidth, throughput = self._hardware(name)
@@ -113,22 +113,16 @@ class Speedometer:
         """Kind, backend, bandwidth and throughput of a device."""
         if name == HOST:
             return "cpu", "cpu", self.machine.host.memory_bandwidth or HOST_BANDWIDTH, None
-        device: Device = self.machine.devices[self._names.index(name)]
-        kind = kind_of(device)
-        if kind not in KINDS or device.backend not in BACKENDS:
-            return None, device.backend, None, None
-        from fitplug.machine.catalogue import card_for_device  # a machine without GPUs needs no catalogue
-
-        card = card_for_device(device)
-        bandwidth = device.memory_bandwidth or (card.bandwidth if card else None)
-        return kind, device.backend, bandwidth, card.tflops * 1e12 if card and card.tflops else None
+        device = self.machine.devices[self._names.index(name)]
+        found = hardware_of(device)
+        return found.kind, device.backend, found.bandwidth, found.throughput
 
     def _weights(self, estimate: Estimate, placement: Placement) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
         """Bytes read, and weights used, for one token by device and type group."""
         placed = self._estimator.placed(placement, estimate.settings)
         n_bytes: dict[str, Counter[str]] = defaultdict(Counter)
         n_weights: dict[str, Counter[str]] = defaultdict(Counter)
-        share = self._share_of_experts()
+        share = share_of_experts(self.model)
         places = [(name, buffer) for name, buffer in placed.tensors().items() if not name.startswith(INPUTS)]
         if self.model.tied_output and placed.output_buffer is not None:
             places.append(("token_embd.weight", placed.output_buffer))
@@ -140,10 +134,6 @@ class Speedometer:
             n_bytes[device][group] += round(tensor.n_bytes * used)
             n_weights[device][group] += round(tensor.n_elements * used) if len(tensor.shape) > 1 else 0
         return n_bytes, n_weights
-
-    def _share_of_experts(self) -> float:
-        used = self.model.get_int("expert_used_count")
-        return min(1.0, used / self.model.n_expert) if used and self.model.n_expert else 1.0
 
     def _moe_layers(self) -> set[int]:
         return {int(found[1]) for found in map(EXPERTS.match, self.model.tensors) if found} & set(range(self.model.n_layer))

@@ -1,0 +1,40 @@
+"""What is known of a device's speed: by its own report, or by the catalogue where no driver tells."""
+
+from typing import NamedTuple
+
+from fitplug.machine.records import Device
+from fitplug.planner.speed_kinds import kind_of
+from fitplug.planner.speed_table import BACKENDS, KINDS
+
+
+class Hardware(NamedTuple):
+    """Nominal figures of one device; None for what nobody knows."""
+
+    kind: str | None
+    """Its row in the speed table."""
+    bandwidth: int | None
+    """Bytes per second."""
+    throughput: float | None
+    """Operations per second on 16-bit matrices."""
+
+    @property
+    def reading(self) -> float:
+        """Bytes per second that reading weights reaches; 0: not known."""
+        return (self.bandwidth or 0) * (KINDS[self.kind].bandwidth if self.kind else 1.0)
+
+    @property
+    def computing(self) -> float:
+        """Operations per second that a long prompt reaches; 0: not known."""
+        share = KINDS[self.kind].throughput if self.kind else None
+        return (self.throughput or 0.0) * (share or 0.0)
+
+
+def hardware_of(device: Device) -> Hardware:
+    """Kind, bandwidth and throughput of a device."""
+    from fitplug.machine.catalogue import card_for_device  # a machine without GPUs needs no catalogue
+
+    kind = kind_of(device)
+    card = card_for_device(device)
+    known = kind in KINDS and device.backend in BACKENDS
+    bandwidth = device.memory_bandwidth or (card.bandwidth if card else None)
+    return Hardware(kind if known else None, bandwidth, card.tflops * 1e12 if card and card.tflops else None)
