@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fitplug.extension import Engine, Export, Exporter, ExportRequest, Runner
 from fitplug.hookspecs import hookimpl
+from fitplug.settings import DRAFT_SETTINGS
 
 if TYPE_CHECKING:
     from fitplug.planner.records import Plan
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 CANNOT_EXPRESS = (
     "n_seq_max", "kv_unified", "devices", "n_cpu_moe", "overrides", "mmproj", "mmproj_offload", "model_draft",
-    "spec_type",
+    *DRAFT_SETTINGS,
 )  # fmt: skip
 """`Llama(...)` swallows unknown arguments silently: these have none (llama_cpp/llama.py, Llama.__init__)."""
 

@@ -1,6 +1,6 @@
 """A plan as llama.cpp's command line: one row a setting, checked against common/arg.cpp."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -8,11 +8,14 @@ from fitplug.errors import RefusedError
 from fitplug.extension import Export, ExportRequest
 from fitplug.pinned import pin
 from fitplug.planner.records import Plan
-from fitplug.settings import Settings, TensorOverride, is_url
+from fitplug.settings import DRAFT_SETTINGS, Settings, TensorOverride, is_url
 from fitplug_llamacpp.model import model_words
 
 FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """Which tensors -cmoe and -ncmoe mean: common/common.h, LLM_FFN_EXPS_REGEX."""
+
+
+NO_DRAFTS = Settings()
 
 
 class Flag(NamedTuple):
@@ -32,13 +35,13 @@ def _split(s: Settings) -> str | None:
     return ",".join(str(int(share)) if share == int(share) else repr(share) for share in s.tensor_split) or None
 
 
-def _overrides(s: Settings) -> str | None:
-    for override in s.overrides:
+def _overrides(overrides: Sequence[TensorOverride]) -> str | None:
+    for override in overrides:
         if "," in override.pattern or "=" in override.pattern:
             raise RefusedError(
                 f"llama.cpp splits -ot at commas and at the first '=': the pattern '{override.pattern}' cannot be given"
             )
-    return ",".join(f"{override.pattern}={override.buffer}" for override in s.overrides) or None
+    return ",".join(f"{override.pattern}={override.buffer}" for override in overrides) or None
 
 
 def _lora(s: Settings) -> str | None:
@@ -53,6 +56,26 @@ def _projector(s: Settings, *, url: bool) -> str | None:
 
 def _splits(s: Settings) -> bool:
     return s.split_mode != "layer" or s.main_gpu != 0 or bool(s.tensor_split)
+
+
+def _of_drafts(name: str, *, of_models: bool = False) -> Callable[[Settings], str | None]:
+    """A setting that says something only where a model drafts, or one that has a file of its own: said there, or if given."""
+
+    def value(s: Settings) -> str | None:
+        given = getattr(s, name)
+        decides = s.drafts_by_model and not (of_models and s.model_draft is None)
+        return str(given) if decides or given != getattr(NO_DRAFTS, name) else None
+
+    return value
+
+
+def _draft_layers(s: Settings) -> str | None:
+    n = _of_drafts("draft_n_gpu_layers", of_models=True)(s)
+    return "all" if n == "-1" else n
+
+
+def _devices(devices: Sequence[str] | None) -> str | None:
+    return None if devices is None else ",".join(devices) or "none"
 
 
 def _bare(wanted: bool) -> str | None:
@@ -78,20 +101,31 @@ FLAGS = (
     Flag("swa_full", "--swa-full", "LLAMA_ARG_SWA_FULL", lambda s: _bare(s.swa_full), "1"),
     Flag("offload_kqv", "-nkvo", "LLAMA_ARG_KV_OFFLOAD", lambda s: _bare(not s.offload_kqv), "0"),
     Flag("op_offload", "--no-op-offload", None, lambda s: _bare(not s.op_offload)),
-    Flag("devices", "-dev", "LLAMA_ARG_DEVICE", lambda s: None if s.devices is None else ",".join(s.devices) or "none"),
+    Flag("devices", "-dev", "LLAMA_ARG_DEVICE", lambda s: _devices(s.devices)),
     # The defaults of these two never move by themselves; said where there is something to split.
     Flag("split_mode", "-sm", "LLAMA_ARG_SPLIT_MODE", lambda s: s.split_mode if _splits(s) else None),
     Flag("main_gpu", "-mg", "LLAMA_ARG_MAIN_GPU", lambda s: str(s.main_gpu) if _splits(s) else None),
     Flag("tensor_split", "-ts", "LLAMA_ARG_TENSOR_SPLIT", _split),
     Flag("n_cpu_moe", "-cmoe", "LLAMA_ARG_CPU_MOE", lambda s: _bare(s.n_cpu_moe < 0), "1"),
     Flag("n_cpu_moe", "-ncmoe", "LLAMA_ARG_N_CPU_MOE", lambda s: str(s.n_cpu_moe) if s.n_cpu_moe > 0 else None),
-    Flag("overrides", "-ot", "LLAMA_ARG_OVERRIDE_TENSOR", _overrides),
+    Flag("overrides", "-ot", "LLAMA_ARG_OVERRIDE_TENSOR", lambda s: _overrides(s.overrides)),
     Flag("mmproj", "-mm", "LLAMA_ARG_MMPROJ", lambda s: _projector(s, url=False)),
     Flag("mmproj", "-mmu", "LLAMA_ARG_MMPROJ_URL", lambda s: _projector(s, url=True)),
     Flag("mmproj_offload", "--no-mmproj-offload", "LLAMA_ARG_MMPROJ_OFFLOAD",
          lambda s: _bare(s.mmproj is not None and not s.mmproj_offload), "0"),
     Flag("model_draft", "-md", "LLAMA_ARG_SPEC_DRAFT_MODEL", lambda s: s.model_draft),
     Flag("spec_type", "--spec-type", "LLAMA_ARG_SPEC_TYPE", lambda s: s.spec_type),
+    Flag("draft_max", "--spec-draft-n-max", "LLAMA_ARG_SPEC_DRAFT_N_MAX", _of_drafts("draft_max")),
+    Flag("draft_type_k", "-ctkd", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K", _of_drafts("draft_type_k")),
+    Flag("draft_type_v", "-ctvd", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V", _of_drafts("draft_type_v")),
+    Flag("draft_n_gpu_layers", "-ngld", "LLAMA_ARG_N_GPU_LAYERS_DRAFT", _draft_layers),
+    Flag("draft_devices", "-devd", None, lambda s: _devices(s.draft_devices)),
+    Flag("draft_n_cpu_moe", "-cmoed", "LLAMA_ARG_SPEC_DRAFT_CPU_MOE", lambda s: _bare(s.draft_n_cpu_moe < 0), "1"),
+    Flag("draft_n_cpu_moe", "-ncmoed", "LLAMA_ARG_SPEC_DRAFT_N_CPU_MOE",
+         lambda s: str(s.draft_n_cpu_moe) if s.draft_n_cpu_moe > 0 else None),
+    Flag("draft_overrides", "-otd", None, lambda s: _overrides(s.draft_overrides)),
+    Flag("draft_backend_sampling", "--no-spec-draft-backend-sampling", "LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
+         lambda s: _bare(not s.draft_backend_sampling), "0"),
     Flag("lora", "--lora", None, _lora),
     Flag("use_mmap", "--load-mode", "LLAMA_ARG_LOAD_MODE", lambda s: None if s.use_mmap else "none"),
     Flag("cache_ram_mib", "-cram", "LLAMA_ARG_CACHE_RAM", lambda s: _count(s.cache_ram_mib)),
@@ -160,5 +194,6 @@ def _command(program: str, plan: Plan, request: ExportRequest, rest: tuple[str, 
 
 def measuring_flags(settings: Settings) -> Iterator[str]:
     """Those that llama-fit-params knows: no -kvu, no draft model, no projector; it prints instead of fitting."""
-    yield from flags(replace(settings, mmproj=None, model_draft=None, spec_type=None), server=False)
+    alone = {name: getattr(NO_DRAFTS, name) for name in ("mmproj", "model_draft", *DRAFT_SETTINGS)}
+    yield from flags(replace(settings, **alone), server=False)
     yield from ("-fitp", "on")

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 from fitplug.extension import Export, Exporter, ExportRequest, Runner, Source
 from fitplug.hookspecs import hookimpl
+from fitplug.settings import DRAFT_SETTINGS
 
 if TYPE_CHECKING:
     from fitplug.formats.header import Blob
     from fitplug.planner.records import Plan
 
 CANNOT_EXPRESS = (
-    "overrides", "devices", "swa_full", "op_offload", "mmproj", "mmproj_offload", "model_draft", "spec_type", "lora",
+    "overrides", "devices", "swa_full", "op_offload", "mmproj", "mmproj_offload", "model_draft", *DRAFT_SETTINGS, "lora",
 )  # fmt: skip
 """No load field says these; a projector beside the model is attached without asking."""
 

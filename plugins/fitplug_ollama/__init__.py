@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from fitplug.extension import Architecture, Export, Exporter, ExportRequest, Runner, Source
 from fitplug.hookspecs import hookimpl
+from fitplug.settings import DRAFT_SETTINGS
 
 if TYPE_CHECKING:
     from fitplug.formats.header import Blob, Header
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 CANNOT_EXPRESS = (
     "n_cpu_moe", "overrides", "tensor_split", "offload_kqv", "op_offload", "swa_full", "kv_unified",
-    "mmproj_offload", "spec_type",
+    "mmproj_offload", *DRAFT_SETTINGS,
 )  # fmt: skip
 """No PARAMETER says these. Most can be said for all models at once by LLAMA_ARG_* in the server's environment, which its
 llama-server inherits (llm/llama_server.go); that is no place for one model's plan."""

@@ -46,6 +46,14 @@ class GivenSettings(TypedDict, total=False):
     mmproj_offload: bool
     model_draft: str | None
     spec_type: str | None
+    draft_max: int
+    draft_type_k: str
+    draft_type_v: str
+    draft_n_gpu_layers: int
+    draft_devices: tuple[str, ...] | None
+    draft_n_cpu_moe: int
+    draft_overrides: tuple[TensorOverride, ...]
+    draft_backend_sampling: bool
     lora: tuple[str, ...]
     use_mmap: bool
     cache_ram_mib: int | None

@@ -6,7 +6,8 @@ import pytest
 
 import truth_support as truth
 from fitplug.errors import RefusedError
-from fitplug.memory.companions import Companions, draft_settings
+from fitplug.memory.companions import Companions
+from fitplug.memory.drafts import draft_settings
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import Basis, Kind
 from fitplug.planner.fit import fit
@@ -90,7 +91,9 @@ def test_a_plan_uses_its_draft_and_explain_does_not():
     assert Companions().drafting(asked, SERVER) == asked
 
 
-def test_ways_of_drafting_that_are_not_counted_are_refused():
-    """Never an estimate that leaves their states out."""
-    with pytest.raises(RefusedError, match="draft-mtp"):
+def test_drafting_by_mtp_is_refused_where_llama_cpp_has_no_graph_for_it():
+    """Never an estimate of a context that aborts."""
+    with pytest.raises(RefusedError, match="no MTP graph for llama"):
         Estimator(TARGET, truth.machine([CARD]), SERVER)(Settings(n_ctx=512, spec_type="ngram-simple,draft-mtp"))
+    with pytest.raises(RefusedError, match=r"llama\.cpp has none, draft-simple"):
+        Estimator(TARGET, truth.machine([CARD]), SERVER)(Settings(n_ctx=512, spec_type="eagle"))

@@ -34,7 +34,12 @@ settings_strategy = st.builds(
     overrides=st.lists(st.builds(TensorOverride, st.sampled_from((r"blk\.1\.ffn_down", "exps$")),
                                  st.sampled_from(("CPU", "CUDA1"))), max_size=3).map(tuple),
     devices=st.none() | st.lists(st.sampled_from(("CUDA0", "Vulkan1")), unique=True).map(tuple),
-    mmproj=st.none() | names, model_draft=st.none() | names, spec_type=st.none() | names,
+    mmproj=st.none() | names, model_draft=st.none() | names,
+    spec_type=st.none() | st.sampled_from(("draft-mtp", "draft-simple,ngram-mod", "ngram-cache", "none")),
+    draft_max=st.integers(1, 64), draft_type_k=st.sampled_from(CACHE_TYPES), draft_type_v=st.sampled_from(CACHE_TYPES),
+    draft_n_gpu_layers=st.integers(-1, 80), draft_devices=st.none() | st.just(()) | st.just(("CUDA1", "CUDA0")),
+    draft_n_cpu_moe=st.integers(-1, 9), draft_backend_sampling=st.booleans(),
+    draft_overrides=st.lists(st.just(TensorOverride("exps$", "CPU")), max_size=2).map(tuple),
     lora=st.lists(names, max_size=2).map(tuple),
     use_mmap=st.booleans(),
 )  # fmt: skip
@@ -50,25 +55,31 @@ def split_csv(text: str) -> list[str]:
 def understand(words: list[str]) -> Settings:
     """What llama.cpp's parser makes of a command line; only the options of its own table are known."""
     given_values: dict[str, Any] = {}
-    experts: list[TensorOverride] = []
-    overrides: list[TensorOverride] = []
+    moved: dict[str, list[TensorOverride]] = {"": [], "-draft": []}
+    experts: dict[str, list[TensorOverride]] = {"": [], "-draft": []}
     rest = list(words)
     while rest:
         word = rest.pop(0)
         option = BY_NAME[word]
         values = [rest.pop(0) for _ in range(option["values"])]
         name, value = option["names"][-1], values[0] if values else word not in option["negative"]
-        if name == "--cpu-moe":
-            experts.append(TensorOverride(FFN_EXPS, "CPU"))
-        elif name == "--n-cpu-moe":
-            experts += [TensorOverride(rf"blk\.{i}{FFN_EXPS}", "CPU") for i in range(int(value))]
-        elif name == "--override-tensor":
-            overrides += [TensorOverride(*pair.split("=", 1)) for pair in value.split(",")]
+        whose = "-draft" if name.endswith("-draft") else ""
+        if name.startswith("--cpu-moe"):
+            experts[whose].append(TensorOverride(FFN_EXPS, "CPU"))
+        elif name.startswith("--n-cpu-moe"):
+            experts[whose] += [TensorOverride(rf"blk\.{i}{FFN_EXPS}", "CPU") for i in range(int(value))]
+        elif name.startswith("--override-tensor"):
+            moved[whose] += [TensorOverride(*pair.split("=", 1)) for pair in value.split(",")]
         else:
             given_values[name] = value
     number = lambda name, default=0: int(given_values.get(name, default))  # noqa: E731
     split = given_values.get("--tensor-split", "")
-    devices = given_values.get("--device")
+    layers = given_values.get("--n-gpu-layers-draft", "all")
+
+    def devices(option: str) -> tuple[str, ...] | None:
+        said = given_values.get(option)
+        return None if said is None else tuple(said.split(",")) if said != "none" else ()
+
     return Settings(
         n_ctx=number("--ctx-size"), n_batch=number("--batch-size"), n_ubatch=number("--ubatch-size"),
         n_seq_max=number("--parallel"), n_gpu_layers=number("--n-gpu-layers"), type_k=given_values["--cache-type-k"],
@@ -77,19 +88,29 @@ def understand(words: list[str]) -> Settings:
         offload_kqv=given_values.get("--kv-offload", True), op_offload=given_values.get("--op-offload", True),
         split_mode=given_values.get("--split-mode", "layer"), main_gpu=number("--main-gpu"),
         tensor_split=tuple(float(x) for x in split.split(",")) if split else (),
-        overrides=tuple(experts + overrides),
-        devices=None if devices is None else tuple(devices.split(",")) if devices != "none" else (),
+        overrides=tuple(experts[""] + moved[""]),
+        devices=devices("--device"),
         mmproj=given_values.get("--mmproj"), mmproj_offload=given_values.get("--mmproj-offload", True),
         model_draft=given_values.get("--model-draft"), spec_type=given_values.get("--spec-type"),
+        draft_max=number("--spec-draft-n-max", 3), draft_type_k=given_values.get("--cache-type-k-draft", "f16"),
+        draft_type_v=given_values.get("--cache-type-v-draft", "f16"),
+        draft_n_gpu_layers=-1 if layers == "all" else int(layers), draft_devices=devices("--device-draft"),
+        draft_overrides=tuple(experts["-draft"] + moved["-draft"]),
+        draft_backend_sampling=given_values.get("--spec-draft-backend-sampling", True),
         lora=tuple(split_csv(given_values["--lora"])) if "--lora" in given_values else (),
         use_mmap=given_values.get("--load-mode", "auto") != "none",
     )  # fmt: skip
 
 
 def with_experts_written_out(settings: Settings) -> Settings:
-    n = settings.n_cpu_moe
-    patterns = [FFN_EXPS] if n < 0 else [rf"blk\.{i}{FFN_EXPS}" for i in range(n)]
-    return replace(settings, n_cpu_moe=0, overrides=tuple(TensorOverride(p, "CPU") for p in patterns) + settings.overrides)
+    def patterns(n: int) -> tuple[TensorOverride, ...]:
+        written = [FFN_EXPS] if n < 0 else [rf"blk\.{i}{FFN_EXPS}" for i in range(n)]
+        return tuple(TensorOverride(pattern, "CPU") for pattern in written)
+
+    return replace(
+        settings, n_cpu_moe=0, overrides=patterns(settings.n_cpu_moe) + settings.overrides, draft_n_cpu_moe=0,
+        draft_overrides=patterns(settings.draft_n_cpu_moe) + settings.draft_overrides,
+    )  # fmt: skip
 
 
 def test_every_flag_and_variable_is_llama_cpps_own():
@@ -124,19 +145,21 @@ def test_the_variables_say_the_same_in_the_order_that_llama_cpp_reads_them(setti
             value = env.pop(option["env"])
             positive = value == "1" or option["values"]
             words += [option["names"][-1] if positive else option["negative"][-1]] + ([value] if option["values"] else [])
-    words += [x for flag, value in (("--lora", settings.lora), ("--no-op-offload", not settings.op_offload)) if value
-              for x in ((flag, _lora(settings)) if flag == "--lora" else (flag,))]  # fmt: skip
+    unsaid = [(row, row.value(settings)) for row in FLAGS if row.env is None]
+    words += [word for row, value in unsaid if value is not None for word in (row.flag, value) if word]
     if env:  # options for media programs are listed under a name of their own
         words += [x for name, value in env.items() for x in _by_env(name, value)]
     assert understand(words) == with_experts_written_out(settings)
     assert set(missing) == {
-        name for name, wanted in (("lora", settings.lora), ("op_offload", not settings.op_offload)) if wanted
+        name
+        for name, wanted in (
+            ("lora", settings.lora),
+            ("op_offload", not settings.op_offload),
+            ("draft_devices", settings.draft_devices is not None),
+            ("draft_overrides", settings.draft_overrides),
+        )
+        if wanted
     }
-
-
-def _lora(settings: Settings) -> str:
-    words = list(flags(settings))
-    return words[words.index("--lora") + 1]
 
 
 def _by_env(name: str, value: str) -> list[str]:

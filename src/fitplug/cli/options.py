@@ -90,7 +90,24 @@ _SETTINGS = (
     _setting("mmproj_offload", "--mmproj-offload/--no-mmproj-offload", help="the projector on the GPU, or not"),
     _setting("model_draft", "-md", "--model-draft", "--spec-draft-model", metavar="FILE",
              help="a draft model for speculative decoding"),
-    _setting("spec_type", "--spec-type", metavar="TYPE", help="how drafts are made, such as draft-simple"),
+    _setting("spec_type", "--spec-type", metavar="TYPE,…", help="how drafts are made, such as draft-mtp or draft-simple"),
+    _setting("draft_max", "--spec-draft-n-max", type=Count(), metavar="N", help="tokens that a model may draft (3)"),
+    _setting("draft_type_k", "-ctkd", "--cache-type-k-draft", "--spec-draft-type-k", type=CACHE_TYPE, metavar="TYPE",
+             help="type of the draft's K cache (f16)"),
+    _setting("draft_type_v", "-ctvd", "--cache-type-v-draft", "--spec-draft-type-v", type=CACHE_TYPE, metavar="TYPE",
+             help="type of the draft's V cache (f16)"),
+    _setting("draft_n_gpu_layers", "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl",
+             type=Layers(), metavar="N", help="the draft's layers on the GPU (all)"),
+    _setting("draft_devices", "-devd", "--device-draft", "--spec-draft-device", type=Words(none=True), metavar="NAME,…",
+             help="GPUs for the draft, if not the target's"),
+    _setting("draft_overrides", "-otd", "--override-tensor-draft", "--spec-draft-override-tensor", type=Overrides(),
+             multiple=True, metavar="PATTERN=BUFFER,…", help="the draft's tensors that go elsewhere"),
+    _setting("draft_cpu_moe", "-cmoed", "--cpu-moe-draft", "--spec-draft-cpu-moe", is_flag=True,
+             help="all of the draft's experts in the host's memory"),
+    _setting("draft_n_cpu_moe", "-ncmoed", "--n-cpu-moe-draft", "--spec-draft-n-cpu-moe", "--spec-draft-ncmoe",
+             type=Count(), metavar="N", help="experts of the draft's first N layers in the host's memory"),
+    _setting("draft_backend_sampling", "--spec-draft-backend-sampling/--no-spec-draft-backend-sampling",
+             help="the GPU picks the drafted tokens, or not"),
     _setting("lora", "--lora", type=Words(), multiple=True, metavar="FILE,…", help="LoRA adapters"),
     _setting("use_mmap", "--mmap/--no-mmap", help="map the file, or read it"),
     _setting("cache_ram_mib", "-cram", "--cache-ram", type=Count(also=frozenset({-1})), metavar="MIB",
@@ -105,7 +122,7 @@ def settings_options(function: Callback) -> Callback:
 
     @wraps(function)
     def call(**values: Any) -> Any:
-        names = {*Settings.__dataclass_fields__, "cpu_moe"}
+        names = {*Settings.__dataclass_fields__, "cpu_moe", "draft_cpu_moe"}
         asked = {name: values.pop(name) for name in names if name in values}
         return function(given=_given(asked), **values)
 
@@ -114,15 +131,17 @@ def settings_options(function: Callback) -> Callback:
 
 def _given(asked: dict[str, Any]) -> Given:
     values = {name: value for name, value in asked.items() if value is not None}
-    for name in ("overrides", "lora"):  # repeated options, each with commas; an empty list: not given
+    for name in ("overrides", "draft_overrides", "lora"):  # repeated options, each with commas; an empty list: not given
         if not values.setdefault(name, ()):
             del values[name]
         else:
             values[name] = tuple(item for group in values[name] for item in group)
-    if values.pop("cpu_moe", False):
-        values["n_cpu_moe"] = -1
-    if values.get("n_gpu_layers", 0) < 0:
-        values["n_gpu_layers"] = -1
+    for flag, name in (("cpu_moe", "n_cpu_moe"), ("draft_cpu_moe", "draft_n_cpu_moe")):
+        if values.pop(flag, False):
+            values[name] = -1
+    for name in ("n_gpu_layers", "draft_n_gpu_layers"):
+        if values.get(name, 0) < 0:
+            values[name] = -1
     if values.get("n_seq_max") == -1:
         values |= {"n_seq_max": _AUTO_SLOTS, "kv_unified": True}
     return Given(Settings(**values), frozenset(values))

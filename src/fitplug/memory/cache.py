@@ -44,6 +44,17 @@ def cells(model: Model, resolved: Resolved, *, kv_unified: bool, swa_full: bool)
     return Cells(resolved.n_ctx_seq, swa, resolved.n_seq_max if per_sequence else 1)
 
 
+def cells_of(layers: Sequence[Layer], il: int) -> int:
+    """The layer whose cells layer `il` reads: its own, or of the last ones of its kind that have any.
+
+    The `reuse` of llama_model::create_memory, for gemma3n and gemma4.
+    """
+    if layers[il].has_kv:
+        return il
+    n_layer_kv_from_start = next((layer.il for layer in layers if not layer.has_kv), il)
+    return max(n_layer_kv_from_start - (2 if layers[il].is_swa else 1), 0)
+
+
 def cache_tensors(model: Model, resolved: Resolved, size: Cells) -> list[CacheTensor]:
     """All tensors of the memory, layer by layer."""
     v_widest = max((layer.n_embd_v_gqa for layer in model.layers), default=0) if resolved.v_trans else None
@@ -85,7 +96,7 @@ def _indexer(model: Model, layer: Layer, resolved: Resolved, size: Cells) -> Ite
 
 def _state(layer: Layer, resolved: Resolved) -> Iterator[CacheTensor]:
     """llama_memory_recurrent's constructor: R, S and the history of per-layer embeddings, in full precision."""
-    rows = max(1, resolved.n_seq_max)
+    rows = max(1, resolved.n_seq_max) * (1 + resolved.n_rs_seq)
     yield CacheTensor(layer.il, "r", "f32", (layer.n_embd_r, rows, 1))
     yield CacheTensor(layer.il, "s", "f32", (layer.n_embd_s, rows, 1))
     if layer.n_embd_ple:
@@ -108,7 +119,7 @@ def _compressed(model: Model, layer: Layer, resolved: Resolved, size: Cells) -> 
     length = 2 * CSA_RATIO if ratio == CSA_RATIO else HCA_RATIO
     for width in widths:
         for part in ("state_kv", "state_score"):
-            yield CacheTensor(layer.il, part, "f32", (width, length, streams))
+            yield CacheTensor(layer.il, part, "f32", (width, length, streams * (1 + resolved.n_rs_seq)))
 
 
 class CacheBytes(NamedTuple):

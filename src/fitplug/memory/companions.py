@@ -3,23 +3,19 @@
 Reading their files is the caller's business: it hands in headers, and a draft that is already described.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from fitplug.extension import Runner
 from fitplug.formats.header import Header
 from fitplug.machine.records import Machine
-from fitplug.memory.placement import place
-from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
+from fitplug.memory.drafts import Drafts, MakeEstimator, detected, told
+from fitplug.memory.placement import Placement
+from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
-
-LEANING, EH_PROJ = frozenset(("dflash", "eagle3")), "nextn.eh_proj"
-"""Drafts that read their target's hidden states, and the tensor by which an MTP head is known."""
-DRAFT_CACHE = "f16"
-"""-ctkd and -ctvd (common/common.h, common_params_speculative_draft)."""
 
 
 class Companions(NamedTuple):
@@ -29,66 +25,51 @@ class Companions(NamedTuple):
     draft: Model | None = None
     adapters: Sequence[Header] = ()
 
-    @property
-    def drafts_simply(self) -> bool:
-        """The draft is a model of its own, that needs nothing of its target's (common_speculative_types_from_gguf)."""
-        return (
-            self.draft is not None
-            and self.draft.architecture not in LEANING
-            and not any(EH_PROJ in name for name in self.draft.tensors)
-        )
+    def detecting(self, settings: Settings, runner: Runner) -> Settings:
+        """The same with what llama.cpp finds out about the draft by itself (common/arg.cpp)."""
+        if self.draft is None or settings.spec_type is not None or "spec_type" in runner.cannot_express:
+            return settings
+        return replace(settings, spec_type=detected(self.draft)) if settings.model_draft is not None else settings
 
     def drafting(self, settings: Settings, runner: Runner) -> Settings:
-        """The same, with a draft that is used: llama-server would only load it (common_speculative_init)."""
-        if not self.drafts_simply or settings.spec_type is not None or "spec_type" in runner.cannot_express:
+        """The same, with a draft that is used: llama-server would load some only (see `drafts.told`)."""
+        if self.draft is None or settings.model_draft is None or "spec_type" in runner.cannot_express:
             return settings
-        return replace(settings, spec_type="draft-simple")
+        return told(settings, self.draft)
 
 
 NOTHING_BESIDE = Companions()
-
-Estimating = Callable[[Settings], Estimate]
-"""An estimator of one model; see `fitplug.memory.estimate.Estimator`."""
-MakeEstimating = Callable[[Model, Machine, Runner], Estimating]
 
 
 class Beside:
     """The companions of one model on one machine; what depends on few settings is worked out once.
 
     Args:
+        model: beside which they are.
         companions: what was opened.
         machine: where.
         runner: the program that runs it all.
-        estimating: makes the draft's estimator.
+        make: makes estimators.
     """
 
-    def __init__(
-        self,
-        companions: Companions,
-        machine: Machine,
-        runner: Runner,
-        estimating: Callable[[Model, Machine, Runner], Estimating],
-    ) -> None:
+    def __init__(self, model: Model, companions: Companions, machine: Machine, runner: Runner, make: MakeEstimator) -> None:
         self.companions, self.machine = companions, machine
-        self._asks_for_drafts = "spec_type" not in runner.cannot_express
-        self._runner = replace(runner, outputs="sequences")  # common_base_params_to_speculative
-        self._estimating = estimating
-        self._draft: Estimating | None = None
+        self._drafts = Drafts(model, companions.draft, machine, runner, make)
         self._projected: dict[object, list[Part]] = {}
-        self._drafted: dict[object, list[Part]] = {}
 
-    def parts(self, estimate: Estimate, placed: Placed) -> list[Part]:
-        """The parts of all that the settings ask for."""
+    def parts(self, estimate: Estimate, placement: Placement, placed: Placed) -> list[Part]:
+        """The parts of all that the settings ask for.
+
+        Raises:
+            RefusedError: llama.cpp cannot draft so.
+        """
         settings, found = estimate.settings, []
         if settings.lora:
             for adapter in self.companions.adapters:
                 found += self._adapter(adapter, placed)
         if settings.mmproj is not None and self.companions.projector is not None:
             found += self._projector(self.companions.projector, settings)
-        draft = self.companions.draft
-        if settings.model_draft is not None and draft is not None and not draft.row.target_context:
-            found += self._drafts(draft, estimate)
-        return found
+        return found + self._drafts.parts(estimate, placement, placed)
 
     def notes(self, settings: Settings) -> list[str]:
         """What could not be counted."""
@@ -99,12 +80,7 @@ class Beside:
             from fitplug.memory.clip import warm_up_note
 
             notes += warm_up_note(beside.projector)
-        if settings.model_draft is not None and (beside.draft is None or beside.draft.row.target_context):
-            notes.append(f"the draft model {settings.model_draft} is not counted")
-        elif settings.model_draft is not None and not beside.drafts_simply:
-            notes.append("this draft reads its target's hidden states: what that takes of the target is not counted")
-        elif settings.model_draft is not None and settings.spec_type is None and self._asks_for_drafts:
-            notes.append("llama-server loads the draft, and uses it only with --spec-type draft-simple")
+        notes += self._drafts.notes(settings)
         if settings.lora:
             counted = "their products in the compute buffer" if beside.adapters else "LoRA adapters"
             notes.append(f"{counted} are not counted")
@@ -126,41 +102,3 @@ class Beside:
 
             self._projected[key] = projector_parts(header, self.machine, settings)
         return self._projected[key]
-
-    def _drafts(self, draft: Model, target: Estimate) -> list[Part]:
-        """A draft model with a context as long as its target's (common_speculative_init_result, common/speculative.cpp)."""
-        if self._draft is None:
-            self._draft = self._estimating(draft, self.machine, self._runner)
-        settings = draft_settings(target.settings, target.resolved)
-        if not any(settings.tensor_split):
-            settings = replace(settings, tensor_split=self._shares_left(target, settings))
-        key = (place(draft, self.machine, settings).layer_devices, replace(settings, tensor_split=()))
-        if key not in self._drafted:
-            self._drafted[key] = [
-                part._replace(source=f"draft's {part.source}")
-                for part in self._draft(settings).parts
-                if part.kind != Kind.OVERHEAD
-            ]
-        return self._drafted[key]
-
-    def _shares_left(self, target: Estimate, settings: Settings) -> tuple[float, ...]:
-        """It is loaded after the target, and finds the memory that this one leaves."""
-        names = self.machine.device_names()
-        free = dict(zip(names, (device.free_bytes for device in self.machine.devices), strict=True))
-        left = [float(max(0, free[name] - target.n_bytes(name))) for name in _used(names, settings)]
-        return tuple(left) if any(left) else ()
-
-
-def _used(names: Sequence[str], settings: Settings) -> Sequence[str]:
-    """The devices that a tensor split counts."""
-    if settings.devices is None:
-        return names
-    return [name for name in settings.devices if name in names]
-
-
-def draft_settings(settings: Settings, resolved: Resolved) -> Settings:
-    """What a draft takes over from its target: all but cache types and placement (common_base_params_to_speculative)."""
-    return replace(
-        settings, n_ctx=resolved.n_ctx, type_k=DRAFT_CACHE, type_v=DRAFT_CACHE, n_gpu_layers=-1, n_cpu_moe=0, overrides=(),
-        mmproj=None, model_draft=None, spec_type=None, lora=(),
-    )  # fmt: skip

@@ -24,6 +24,7 @@ from fitplug.memory.graph.scheduler import MAX_COPIES, Schedule, Scheduler
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST, Basis, Kind, Part, Resolved
+from fitplug.memory.targets import Target, lend
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
@@ -33,9 +34,9 @@ from fitplug.units import pad
 class ComputeEstimator:
     """The compute buffers of one model on one machine."""
 
-    def __init__(self, model: Model, machine: Machine, runner: Runner, *, shorten: bool = True) -> None:
-        """`shorten` False builds every layer, to prove that leaving some out changes nothing."""
-        self.model, self.machine, self.runner, self.shorten = model, machine, runner, shorten
+    def __init__(self, model: Model, machine: Machine, runner: Runner, *, shorten: bool = True, mtp: bool = False) -> None:
+        """`shorten` False builds every layer, to prove that leaving some out changes nothing; `mtp`: of the MTP blocks."""
+        self.model, self.machine, self.runner, self.shorten, self.mtp = model, machine, runner, shorten, mtp
         self._blocks: Blocks | None = None
         self._backends: dict[object, tuple[Backend, ...]] = {}
         self._weights: tuple[object, Mapping[str, Buffer]] | None = None
@@ -51,13 +52,20 @@ class ComputeEstimator:
             self._blocks = Blocks(self.model)
         return self._blocks
 
-    def parts(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> list[Part]:
-        """The compute buffer of each device and of the host.
+    def parts(
+        self,
+        placement: Placement,
+        placed: Placed,
+        resolved: Resolved,
+        settings: Settings,
+        target: Target | None = None,
+    ) -> list[Part]:
+        """The compute buffer of each device and of the host; `target` is whom a draft borrows tensors of.
 
         Raises:
             UnknownGraphError: nobody has drawn this architecture's graph.
         """
-        sizes = self.sizes(placement, placed, resolved, settings)
+        sizes = self.sizes(placement, placed, resolved, settings, target)
         names = [*placement.names, HOST]
         buffers = [*placement.names, placement.host_buffer]
         # where one device's part of the graph is only modelled, the splits between all of them are
@@ -69,17 +77,24 @@ class ComputeEstimator:
             if n
         ]
 
-    def sizes(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> list[int]:
+    def sizes(
+        self,
+        placement: Placement,
+        placed: Placed,
+        resolved: Resolved,
+        settings: Settings,
+        target: Target | None = None,
+    ) -> list[int]:
         """Bytes per device, the host's last."""
         with uncollected():
-            return self._sizes(placement, placed, resolved, settings)
+            params = self.params(placement, placed, resolved, settings, target)
+            return self._sizes(params, placement, resolved, settings)
 
-    def _sizes(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> list[int]:
+    def _sizes(self, params: "ParamsFor", placement: Placement, resolved: Resolved, settings: Settings) -> list[int]:
         n_seqs = resolved.n_seq_max
         n_tokens = min(resolved.n_ctx, resolved.n_ubatch)
         n_outputs = min(n_tokens, resolved.n_outputs_max)
         prompt = -(-n_tokens // n_seqs) * n_seqs
-        params = self.params(placement, placed, resolved, settings)
         params.fused = self._fused_ops(params(n_seqs, n_seqs, n_seqs), placement, resolved, settings)
         found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
         if not self.runner.measuring:
@@ -106,7 +121,14 @@ class ComputeEstimator:
                     total[b] += pad(backend.alloc_size(t), backend.alignment)
         return all(n <= size for n, size in zip(total, sizes, strict=True))
 
-    def flash_attn_stays_on(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> bool:
+    def flash_attn_stays_on(
+        self,
+        placement: Placement,
+        placed: Placed,
+        resolved: Resolved,
+        settings: Settings,
+        target: Target | None = None,
+    ) -> bool:
         """What becomes of flash attention on "auto": the trial of llama_context::resolve_fused_ops.
 
         Raises:
@@ -116,7 +138,8 @@ class ComputeEstimator:
         found = self._flash_attn.get(key)
         if found is None:
             n_seqs = resolved.n_seq_max
-            params = self.params(placement, placed, replace(resolved, flash_attn=True), settings)(n_seqs, n_seqs, n_seqs)
+            hoped = replace(resolved, flash_attn=True)
+            params = self.params(placement, placed, hoped, settings, target)(n_seqs, n_seqs, n_seqs)
             found = self._flash_attn[key] = fused.runs_where_its_layer_lies(
                 self.draw, params, "flash_attn", op_offload=settings.op_offload
             )
@@ -130,9 +153,16 @@ class ComputeEstimator:
             found = self._fused[key] = fused.resolve(self.draw, params, op_offload=settings.op_offload)
         return found
 
-    def params(self, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings) -> "ParamsFor":
+    def params(
+        self,
+        placement: Placement,
+        placed: Placed,
+        resolved: Resolved,
+        settings: Settings,
+        target: Target | None = None,
+    ) -> "ParamsFor":
         """What all graphs of one set of settings share."""
-        return ParamsFor(self, placement, placed, resolved, settings)
+        return ParamsFor(self, placement, placed, resolved, settings, target)
 
     def buffers_of(
         self, placed: Placed, placement: Placement, settings: Settings, make: Callable[[Placed], Mapping[str, Buffer]]
@@ -176,7 +206,7 @@ class ComputeEstimator:
         Raises:
             UnknownGraphError: nobody has drawn it.
         """
-        build = builder(self.model.architecture)
+        build = builder(self.model.architecture, mtp=self.mtp)
         g = GraphContext(params)
         build(g)
         return g
@@ -194,7 +224,13 @@ class ParamsFor:
     """`GraphParams` of one set of settings, for any number of tokens."""
 
     def __init__(
-        self, estimator: ComputeEstimator, placement: Placement, placed: Placed, resolved: Resolved, settings: Settings
+        self,
+        estimator: ComputeEstimator,
+        placement: Placement,
+        placed: Placed,
+        resolved: Resolved,
+        settings: Settings,
+        target: Target | None,
     ) -> None:
         self._estimator, self._placement, self._resolved, self._settings = estimator, placement, resolved, settings
         self.backends = estimator.backends(placement)
@@ -203,6 +239,7 @@ class ParamsFor:
         self.output = self._buffer(placed.output_buffer or HOST)
         self.fused: Mapping[str, bool] = {}
         self.moved = bool(placed.moved) or not all(weight.on_gpu for weight in placed.table.weights)
+        self.lent = None if target is None else lend(target, placement, self._buffer)
 
     def __call__(self, n_tokens: int, n_seqs: int, n_outputs: int) -> GraphParams:
         """For one micro-batch."""
@@ -214,7 +251,8 @@ class ParamsFor:
             n_seq_max=resolved.n_seq_max, n_stream=resolved.n_stream, type_k=resolved.type_k, type_v=resolved.type_v,
             flash_attn=resolved.flash_attn, v_trans=resolved.v_trans, offload_kqv=settings.offload_kqv,
             swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._placement.n_gpu_layers,
-            fused=self.fused,
+            fused=self.fused, n_rs_seq=resolved.n_rs_seq, mtp=estimator.mtp,
+            lent=self.lent,
         )  # fmt: skip
 
     def _buffers(self, placed: Placed) -> Mapping[str, Buffer]:

@@ -5,7 +5,7 @@ from fitplug.extension import Runner
 from fitplug.memory.records import Resolved
 from fitplug.memory.sizes import block, is_quantised
 from fitplug.model.records import Model
-from fitplug.settings import CACHE_TYPES, FlashAttn, Settings
+from fitplug.settings import CACHE_TYPES, SPEC_TYPES, FlashAttn, Settings
 from fitplug.units import pad
 
 MAX_SEQ = 256
@@ -15,12 +15,6 @@ MAX_CTX = (1 << 31) - 256
 ROUND_CTX = 256
 SINGLE_SEQUENCE = frozenset(("kimi-linear", "minimax-01"))
 """Whose last reservation is for one sequence, since theirs grows with the square of its tokens (sched_reserve)."""
-
-DRAFTED = {
-    "none": 0, "draft-simple": 3, "ngram-simple": 48, "ngram-map-k": 48, "ngram-map-k4v": 48, "ngram-mod": 64, "ngram-cache": 8,
-}  # fmt: skip
-"""--spec-type → the longest draft by default (common/common.h, common_params_speculative). Drafts from the target's own
-states (draft-mtp, -eagle3, -dflash, -dspark) need more than outputs and are not here."""
 
 
 def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int) -> Resolved:
@@ -52,7 +46,7 @@ def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int)
         n_ubatch=n_ubatch, n_seq_max=settings.n_seq_max, n_gpu_layers=n_gpu_layers,
         n_stream=1 if settings.kv_unified and model.memory != "dsv4" else settings.n_seq_max,
         n_outputs_max=_outputs(model, settings, runner, n_batch), type_k=settings.type_k, type_v=settings.type_v,
-        flash_attn=flash_attn != "off", v_trans=flash_attn == "off",
+        flash_attn=flash_attn != "off", v_trans=flash_attn == "off", n_rs_seq=_rollback(model, settings),
     )  # fmt: skip
 
 
@@ -82,13 +76,21 @@ def n_drafted(settings: Settings) -> int:
     """How many tokens a draft may have; its target answers them at once (common_speculative_n_max, common/speculative.cpp).
 
     Raises:
-        RefusedError: a way of drafting that is not counted here.
+        RefusedError: llama.cpp knows no such way of drafting.
     """
-    kinds = settings.spec_type.split(",") if settings.spec_type else []
-    for kind in kinds:
-        if kind not in DRAFTED:
-            raise RefusedError(f"--spec-type {kind}: counted are {', '.join(DRAFTED)}")
-    return max((DRAFTED[kind] for kind in kinds), default=0)
+    longest = 0
+    for name in settings.spec_types():
+        kind = SPEC_TYPES.get(name)
+        if kind is None:
+            raise RefusedError(f"--spec-type {name}: llama.cpp has {', '.join(SPEC_TYPES)}")
+        longest = max(longest, settings.draft_max if kind.longest is None else kind.longest)
+    return longest
+
+
+def _rollback(model: Model, settings: Settings) -> int:
+    """How many tokens a recurrent state can be taken back (cparams.n_rs_seq; llm_arch_supports_rs_rollback)."""
+    rolls_back = any(SPEC_TYPES[kind].rolls_back for kind in settings.spec_types())
+    return settings.draft_max if rolls_back and model.row.rolls_back else 0
 
 
 def flash_attn_wanted(model: Model, settings: Settings) -> FlashAttn:

@@ -24,7 +24,9 @@ from fitplug.memory.overhead import device_overhead
 from fitplug.memory.overrides import rules
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
+from fitplug.memory.targets import Target
 from fitplug.memory.weights import Placed, WeightTable
+from fitplug.model.mtp import in_mtp_context
 from fitplug.model.records import Model
 from fitplug.settings import Settings
 
@@ -40,62 +42,78 @@ class Estimator:
         machine: where.
         runner: the program that runs it.
         companions: the projector and the draft that settings may name; their files are the caller's to open.
+        mtp: the context is that of the model's MTP blocks (LLAMA_CONTEXT_TYPE_MTP).
     """
 
-    def __init__(self, model: Model, machine: Machine, runner: Runner, companions: Companions = NOTHING_BESIDE) -> None:
-        self.model, self.machine, self.runner, self.companions = model, machine, runner, companions
+    def __init__(
+        self,
+        model: Model,
+        machine: Machine,
+        runner: Runner,
+        companions: Companions = NOTHING_BESIDE,
+        *,
+        mtp: bool = False,
+    ) -> None:
+        self.model, self.machine, self.runner, self.companions, self.mtp = model, machine, runner, companions, mtp
+        self.seen = in_mtp_context(model) if mtp else model
+        """The model with the memory that the context makes."""
         self._names = machine.device_names()
-        self._tables: dict[str, WeightTable] = {}
+        self._tables: dict[object, WeightTable] = {}
         self._weights: dict[object, dict[str, int]] = {}
 
-    def __call__(self, settings: Settings) -> Estimate:
+    def __call__(self, settings: Settings, target: Target | None = None) -> Estimate:
         """Where every byte of these settings goes.
+
+        Args:
+            settings: llama.cpp's.
+            target: whom the model drafts for, where it needs tensors of that.
 
         Raises:
             RefusedError: llama.cpp, or the runner, refuses them.
         """
+        settings = self.companions.detecting(settings, self.runner)
         placement, resolved, parts = self.static(settings)
         if flash_attn_wanted(self.model, settings) == "auto":
-            resolved = replace(resolved, flash_attn=self._auto_stays_on(placement, resolved, settings))
-        parts += self._compute(placement, resolved, settings)
+            resolved = replace(resolved, flash_attn=self._auto_stays_on(placement, resolved, settings, target))
+        parts += self._compute(placement, resolved, settings, target)
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
             notes=self._notes(settings),
         )  # fmt: skip
         overhead = self._overhead(placement, estimate)
         beside: list[Part] = []
-        if self.companions != NOTHING_BESIDE:
+        if self.companions != NOTHING_BESIDE or settings.drafts_by_mtp:
             taken = replace(estimate, parts=(*estimate.parts, *overhead))
-            beside = self._beside.parts(taken, self.placed(placement, settings))
+            beside = self._beside.parts(taken, placement, self.placed(placement, settings))
         return replace(estimate, parts=(*estimate.parts, *beside, *overhead))
 
     @cached_property
     def _beside(self) -> Beside:
-        return Beside(self.companions, self.machine, self.runner, Estimator)
+        return Beside(self.model, self.companions, self.machine, self.runner, Estimator)
 
-    def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings) -> bool:
+    def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings, target: Target | None) -> bool:
         """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""
         try:
-            return self._graphs.flash_attn_stays_on(placement, self.placed(placement, settings), resolved, settings)
+            return self._graphs.flash_attn_stays_on(placement, self.placed(placement, settings), resolved, settings, target)
         except UnknownGraph:
-            return auto_stays_on(self.model, placement, resolved)
+            return auto_stays_on(self.seen, placement, resolved)
 
-    def _compute(self, placement: Placement, resolved: Resolved, settings: Settings) -> list[Part]:
-        size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
+    def _compute(self, placement: Placement, resolved: Resolved, settings: Settings, target: Target | None) -> list[Part]:
+        size = cells(self.seen, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
         placed = self.placed(placement, settings)
         if settings.split_mode == "tensor":
-            closed = closed_parts(self.model, placement, resolved, settings, placed, size)
+            closed = closed_parts(self.seen, placement, resolved, settings, placed, size)
             return tensor_split.compute_parts(closed, placement)
         try:
-            return self._graphs.parts(placement, placed, resolved, settings)
+            return self._graphs.parts(placement, placed, resolved, settings, target)
         except UnknownGraph:
-            return closed_parts(self.model, placement, resolved, settings, placed, size)
+            return closed_parts(self.seen, placement, resolved, settings, placed, size)
 
     @cached_property
     def _graphs(self) -> "ComputeEstimator":
         from fitplug.memory.compute import ComputeEstimator
 
-        return ComputeEstimator(self.model, self.machine, self.runner)
+        return ComputeEstimator(self.seen, self.machine, self.runner, mtp=self.mtp)
 
     def _overhead(self, placement: Placement, estimate: Estimate) -> list[Part]:
         """The driver's part, and the runner's own, on every device that is opened."""
@@ -121,9 +139,9 @@ class Estimator:
             placement = tensor_split.whole(placement)
         resolved = resolve(self.model, settings, self.runner, placement.n_gpu_layers)
         if flash_attn_wanted(self.model, settings) == "auto":
-            resolved = replace(resolved, flash_attn=auto_stays_on(self.model, placement, resolved))
-        size = cells(self.model, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
-        tensors = cache_tensors(self.model, resolved, size)
+            resolved = replace(resolved, flash_attn=auto_stays_on(self.seen, placement, resolved))
+        size = cells(self.seen, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
+        tensors = cache_tensors(self.seen, resolved, size)
         if settings.split_mode == "tensor":
             parts = tensor_split.weight_parts(self.placed(placement, settings), placement, settings)
             return placement, resolved, parts + tensor_split.cache_parts(tensors, placement, settings, self.model)
@@ -153,7 +171,7 @@ class Estimator:
 
     def weights(self, placement: Placement, settings: Settings) -> dict[str, int]:
         """Bytes of weights per buffer type."""
-        key = (placement.names, placement.layer_devices, settings.n_cpu_moe, settings.overrides)
+        key = (placement.names, placement.layer_devices, settings.n_cpu_moe, settings.overrides, settings.drafts_by_mtp)
         found = self._weights.get(key)
         if found is None:
             found = self._weights[key] = self.placed(placement, settings).n_bytes()
@@ -161,10 +179,12 @@ class Estimator:
 
     def placed(self, placement: Placement, settings: Settings) -> Placed:
         """Where each weight lies."""
-        table = self._tables.get(placement.host_buffer)
+        load_mtp = self.mtp or settings.drafts_by_mtp
+        table = self._tables.get((placement.host_buffer, load_mtp))
         if table is None:
             backends = [backend(device) for device in self.machine.devices]
-            table = self._tables[placement.host_buffer] = WeightTable(self.model, backends, placement.host_buffer, self._cpu())
+            table = WeightTable(self.model, backends, placement.host_buffer, self._cpu(), load_mtp=load_mtp)
+            self._tables[placement.host_buffer, load_mtp] = table
         return Placed(table, placement, rules(settings, self._names))
 
     def _cpu(self) -> str:

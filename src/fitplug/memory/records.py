@@ -65,6 +65,8 @@ class Resolved:
     flash_attn: bool
     v_trans: bool
     """The V cache lies transposed: flash attention was asked to be off."""
+    n_rs_seq: int = 0
+    """How many older states are kept beside each recurrent one, so that drafted tokens can be taken back."""
 
 
 @record

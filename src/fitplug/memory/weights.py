@@ -69,10 +69,13 @@ class WeightTable:
         backends: of all devices that placements may use, in llama.cpp's order.
         host_buffer: of the first of them that has one; "CPU" if there is none.
         cpu: row of `weight_ops._REPACKED`.
+        load_mtp: whether MTP blocks are loaded, to draft with (llama_model_params::load_mtp).
     """
 
-    def __init__(self, model: Model, backends: Sequence[Backend], host_buffer: str, cpu: str) -> None:
-        self.model = model
+    def __init__(
+        self, model: Model, backends: Sequence[Backend], host_buffer: str, cpu: str, *, load_mtp: bool = False
+    ) -> None:
+        self.model, self.load_mtp = model, load_mtp
         self.host_buffer, self.cpu = host_buffer, cpu
         self.traits = tuple({traits(row) for row in backends})
         self.host_rules = next((row.weights for row in backends if row.host_buffer), None)
@@ -95,8 +98,10 @@ class WeightTable:
         self.weights.append(self._weight(tensor, used))
 
     def _skipped(self, used: Use) -> bool:
-        """Tensors of MTP blocks that a plain run does not load (TENSOR_SKIP)."""
+        """Tensors of MTP blocks that are not loaded (TENSOR_SKIP)."""
         row, n = self.model.row, self.model.n_layer
+        if row.nextn == "unless_mtp" and self.load_mtp:
+            return False
         return row.nextn is not None and used.il >= n and used.base not in row.nextn_loaded
 
     def _weight(self, tensor: Tensor, used: Use) -> Weight:

@@ -58,6 +58,13 @@ def settings_json(estimate: Estimate, machine: Machine, model: Model) -> dict[st
         "mmproj": asked.mmproj,
         "model_draft": asked.model_draft,
         "spec_type": asked.spec_type,
+        "draft_max": asked.draft_max,
+        "draft_type_k": asked.draft_type_k,
+        "draft_type_v": asked.draft_type_v,
+        "draft_n_gpu_layers": asked.draft_n_gpu_layers,
+        "draft_device": None if asked.draft_devices is None else list(asked.draft_devices),
+        "draft_n_cpu_moe": asked.draft_n_cpu_moe,
+        "draft_override_tensor": [f"{override.pattern}={override.buffer}" for override in asked.draft_overrides],
         "lora": list(asked.lora),
     }
 

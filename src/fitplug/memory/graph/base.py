@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.build import Graph
@@ -157,6 +157,21 @@ class GraphBase:
     def tok_embd(self) -> Tensor | None:
         """model.tok_embd."""
         return self.tensor("token_embd.weight")
+
+    @cached_property
+    def tok_embd_or_lent(self) -> Tensor:
+        """The draft's own token embeddings, or the target's (model_other->tok_embd)."""
+        return self.tok_embd if self.tok_embd is not None else self._lent("tok_embd")
+
+    def output_or_lent(self, own: Linear) -> Tensor:
+        """The draft's own output matrix, or the target's (model_other->output)."""
+        return own.weight if own.weight is not None else self._lent("output")
+
+    def _lent(self, name: Literal["tok_embd", "output"]) -> Tensor:
+        lent = self.params.lent and getattr(self.params.lent, name)
+        if lent is None:
+            raise UnknownGraphError(f"{self.arch}: the target's {name} is not here")
+        return self.weight_in(lent.type, lent.shape, lent.buffer)
 
     @cached_property
     def output(self) -> Linear:

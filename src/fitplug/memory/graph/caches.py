@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from fitplug.memory.cache import cells_of
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import GraphBase
 from fitplug.memory.graph.params import GraphParams
@@ -46,20 +47,9 @@ class KvCache:
         layer = self.g.hparams(il)
         return layer.n_embd_head_k, layer.n_head_kv
 
-    def source(self, il: int) -> int:
-        """The layer whose cells layer `il` reads: its own, or of the last ones of its kind that have any.
-
-        The `reuse` of llama_model::create_memory, for gemma3n and gemma4.
-        """
-        layers = self.g.model.layers
-        if layers[il].has_kv:
-            return il
-        n_layer_kv_from_start = next((layer.il for layer in layers if not layer.has_kv), il)
-        return max(n_layer_kv_from_start - (2 if layers[il].is_swa else 1), 0)
-
     def buffer(self, il: int) -> Buffer:
         """Where layer `il`'s cells lie: on its device, or on the CPU with --no-kv-offload."""
-        return self.g.params.cache_buffer(self.source(il))
+        return self.g.params.cache_buffer(cells_of(self.g.model.layers, il))
 
     def k(self, il: int) -> Tensor:
         """The whole of K: get_k_storage."""

@@ -2,12 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import field, replace
+from typing import NamedTuple
 
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend
 from fitplug.memory.graph.layers import WHOLE, Blocks, Cut
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.model.records import Model
 from fitplug.record import record
+
+
+class LentTensor(NamedTuple):
+    """A tensor of the target's that a draft's graph uses."""
+
+    type: str
+    shape: tuple[int, ...]
+    buffer: Buffer
+
+
+class Lent(NamedTuple):
+    """What a target lends its draft (cparams.ctx_other)."""
+
+    tok_embd: LentTensor | None
+    output: LentTensor | None
+    caches: Mapping[bool, tuple[LentTensor, LentTensor]]
+    """Whether windowed → K and V of the layer whose cells a draft without a cache of its own reads."""
 
 
 @record
@@ -45,6 +63,9 @@ class GraphParams:
     """Whether the callers' assignments of nodes to backends hold; llama-fit-params' measuring forgets them."""
     n_gpu_layers: int = 0
     embeddings: bool = False
+    lent: Lent | None = None
+    mtp: bool = False
+    """The context of the MTP blocks (LLAMA_CONTEXT_TYPE_MTP)."""
     n_rs_seq: int = 0
     fused: Mapping[str, bool] = field(default_factory=dict)
     """Fused operations that were resolved to off: {"gdn_ar": False}; absent is on (llama_context::resolve_fused_ops)."""

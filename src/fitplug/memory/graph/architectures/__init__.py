@@ -11,12 +11,16 @@ MODULES: dict[str, str] = {**plain.MODULES, **hybrids.MODULES, **latent.MODULES}
 """Architecture → module of this package. Three tables, kept where their families live."""
 
 
-def builder(architecture: str) -> Callable[[GraphContext], None]:
-    """The function that draws this architecture's graph.
+def builder(architecture: str, *, mtp: bool = False) -> Callable[[GraphContext], None]:
+    """The function that draws this architecture's graph, or that of its MTP blocks.
 
     Raises:
         UnknownGraphError: nobody has drawn it.
     """
+    if mtp:
+        from fitplug.memory.graph.architectures.mtp import build as build_mtp
+
+        return build_mtp
     if architecture in plain.ROWS:
         return plain.build
     module = MODULES.get(architecture)

@@ -181,6 +181,10 @@ class DecoderGraph:
 
     # A layer
 
+    def layer(self, residual: Tensor, il: int) -> Tensor:
+        """One layer for all tokens, on the inputs that were set."""
+        return self._layer(residual, il, None)
+
     def _layer(self, inpL: Tensor, il: int, out_ids: Tensor | None) -> Tensor:  # noqa: N803 - llama.cpp's name for it
         row = self.row
         if row.deepstack == "mapping":

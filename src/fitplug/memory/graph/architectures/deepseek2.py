@@ -22,18 +22,18 @@ def build(g: GraphContext) -> None:
     for il in g.layers(lambda il: il < dense):
         residual = inpL
         cur = g.build_norm(inpL, g.w("attn_norm", il), LLM_NORM_RMS, il)
-        cur = _attention(g, inp_attn, inp_pos, scale, cur, il)
+        cur = latent_attention(g, inp_attn, inp_pos, scale, cur, il)
         if il == g.n_layer - 1:
             cur, residual = ggml.get_rows(cur, out_ids), ggml.get_rows(residual, out_ids)
         ffn_inp = ggml.add(cur, residual)
         cur = g.build_norm(ffn_inp, g.w("ffn_norm", il), LLM_NORM_RMS, il)
-        cur = feed_forward(g, cur, il, dense=il < dense, gating=_default_gating(g))
+        cur = feed_forward(g, cur, il, dense=il < dense, gating=default_gating(g))
         inpL = ggml.add(cur, ffn_inp)  # noqa: N806 - as above
     cur = g.build_norm(inpL, g.w("output_norm"), LLM_NORM_RMS)
     g.build_output(cur)
 
 
-def _default_gating(g: GraphContext) -> str:
+def default_gating(g: GraphContext) -> str:
     """Of files without expert_gating_func: those of GLM 4.7 Lite mean sigmoid (load_arch_hparams)."""
     is_glm_lite = g.arch == "deepseek2" and g.n_layer in GLM_LITE_LAYERS and g.model.n_vocab == GLM_LITE_VOCAB
     return SIGMOID if is_glm_lite else SOFTMAX
@@ -51,9 +51,10 @@ def feed_forward(g: GraphContext, cur: Tensor, il: int, *, dense: bool, gating: 
     return ggml.add(out, g.ffn(cur, il, suffix="_shexp"))
 
 
-def _attention(
+def latent_attention(
     g: GraphContext, inp: InpAttnK | InpAttnKv, inp_pos: Tensor, scale: Tensor | None, cur: Tensor, il: int
 ) -> Tensor:
+    """Attention of one layer with its output projection, the output's bias left out."""
     if g.arch == "deepseek2-ocr":
         q, k, v = g.build_qkv(il, cur)
         return g.build_attn(

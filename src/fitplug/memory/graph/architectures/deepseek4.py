@@ -2,7 +2,7 @@
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import mul_mat_hadamard
-from fitplug.memory.graph.base import LLM_NORM_RMS
+from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
 from fitplug.memory.graph.blocks.compressed import CSA_RATIO, HCA_RATIO, CompressedCache, Compressor
 from fitplug.memory.graph.blocks.hyper_connections import build_hc_post, build_hc_pre, collapse
 from fitplug.memory.graph.blocks.lightning_indexer import best_cells, build_top_k_mask, per_stream
@@ -37,6 +37,37 @@ def build(g: GraphContext) -> None:
     flat = ggml.get_rows(ggml.reshape(streams, n_embd * hc, n_tokens), out_ids)
     cur = build_hc_head(g, ggml.reshape(flat, n_embd, hc, g.n_outputs))
     g.build_output(g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS))
+
+
+def build_mtp(g: GraphContext) -> None:
+    """Its MTP block: a layer without compressed cells over the streams that the trunk left (graph_mtp)."""
+    hc, n_embd, n_tokens, il = g.hparam("dsv4_hc_mult"), g.n_embd, g.n_tokens, g.n_layer
+    tokens, state = ggml.new_input("i32", n_tokens), ggml.new_input("f32", n_embd * hc, n_tokens)
+    own = g.w("nextn.embed_tokens", il).weight
+    embd = ggml.get_rows(own if own is not None else g.need(g.tok_embd), tokens)
+    inp_pos, out_ids, inp_attn = g.build_inp_pos(), g.build_inp_out_ids(), g.build_attn_inp_k_iswa()
+    state = g.build_norm(ggml.reshape(state, n_embd, hc, n_tokens), g.w("nextn.hnorm", il), LLM_NORM_RMS, il)
+    embd = g.build_norm(embd, g.w("nextn.enorm", il), LLM_NORM_RMS, il)
+    embd = ggml.repeat_4d(ggml.reshape(embd, n_embd, 1, n_tokens), n_embd, hc, n_tokens, 1)
+    eh_proj = g.w("nextn.eh_proj", il).weight
+    streams = g.build_lora_mm(eh_proj, ggml.concat(embd, state, 0), g.tensor(f"blk.{il}.nextn.eh_proj.scale"))
+    mix = build_hc_pre(g, streams, "hc_attn", il)
+    cur = g.build_norm(mix.cur, g.w("attn_norm", il), LLM_NORM_RMS, il)
+    _, q, kv = queries_and_keys(g, inp_pos, cur, il)
+    cur = g.build_attn(inp_attn, ABSENT, q, kv, kv, il, sinks=g.w("attn_sinks", il).weight)
+    streams = build_hc_post(g, grouped_output(g, inp_pos, cur, il), streams, mix, il)
+    mix = build_hc_pre(g, streams, "hc_ffn", il)
+    cur = g.build_norm(mix.cur, g.w("ffn_norm", il), LLM_NORM_RMS, il)
+    streams = build_hc_post(g, _feed_forward(g, cur, None, il), streams, mix, il)
+    flat = ggml.get_rows(ggml.reshape(streams, n_embd * hc, n_tokens), out_ids)
+    flat.is_output = True
+    cur = build_hc_head(g, ggml.reshape(flat, n_embd, hc, g.n_outputs))
+    own_norm, own_head = g.w("nextn.shared_head_norm", il), g.w("nextn.shared_head_head", il).weight
+    cur = g.build_norm(cur, own_norm if own_norm.weight is not None else g.w("output_norm"), LLM_NORM_RMS)
+    cur.is_output = True
+    logits = ggml.mul_mat(own_head if own_head is not None else g.need(g.output.weight), cur)
+    logits.is_output = True
+    g.expand(logits)
 
 
 def _feed_forward(g: GraphContext, cur: Tensor, tokens: Tensor | None, il: int) -> Tensor:

@@ -16,7 +16,7 @@ from fitplug.memory.graph.tensor import Tensor
 
 
 def build(g: GraphContext) -> None:
-    """Draw the graph; a draft without token embeddings of its own uses the target's, which are not here."""
+    """Draw the graph; a draft without embeddings or an output of its own uses the target's."""
     inp_pos = g.build_inp_pos()
     over_streams = g.hparam("dsv4_hc_mult") > 0
     if over_streams:
@@ -25,7 +25,7 @@ def build(g: GraphContext) -> None:
         tokens, cur = _layers(g, inp_pos)
         state = cur
     state.is_output = True
-    logits = g.build_lora_mm(g.output.weight, cur, g.output.scale)
+    logits = g.build_lora_mm(g.output_or_lent(g.output), cur, g.output.scale)
     selects = not over_streams and g.w("selector_hidden").weight is not None
     if selects and g.get_float("logit_scale"):
         logits = ggml.scale(logits)
@@ -45,7 +45,7 @@ def _layers(g: GraphContext, inp_pos: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens, and the normed output of ordinary layers."""
     inp_attn = g.build_attn_inp_kv_iswa() if g.model.swa_type is not None else g.build_attn_inp_kv()
     tokens = ggml.new_input("i32", g.n_tokens)
-    inpL = ggml.get_rows(g.need(g.tok_embd), tokens)  # noqa: N806 - llama.cpp's name
+    inpL = ggml.get_rows(g.tok_embd_or_lent, tokens)  # noqa: N806 - llama.cpp's name
     if g.f_embedding_scale != 0.0:
         inpL = ggml.scale(inpL)  # noqa: N806 - as above
     act = GELU if g.model.get("hidden_activation") in ("gelu", "gelu_pytorch_tanh") else SILU
@@ -98,7 +98,7 @@ def _deepseek4_stages(g: GraphContext, inp_pos: Tensor) -> tuple[Tensor, Tensor,
     inp_attn = g.build_attn_inp_k_iswa()
     hc, n_embd, n_tokens = g.hparam("dsv4_hc_mult"), g.n_embd, g.n_tokens
     tokens = ggml.new_input("i32", n_tokens)
-    embd = ggml.get_rows(g.need(g.tok_embd), tokens)
+    embd = ggml.get_rows(g.tok_embd_or_lent, tokens)
     streams = ggml.repeat_4d(ggml.reshape(embd, n_embd, 1, n_tokens), n_embd, hc, n_tokens, 1)
     for il in g.layers():
         mix = build_hc_pre(g, streams, "hc_attn", il)

@@ -10,10 +10,10 @@ from fitplug.memory.graph.tensor import Tensor
 
 
 def build(g: GraphContext) -> None:
-    """Draw the graph; a draft without token embeddings of its own uses the target's, which are not here."""
+    """Draw the graph; a draft without embeddings or an output of its own uses the target's."""
     n_embd, n_tokens, il = g.n_embd, g.n_tokens, 0
     tokens, states = ggml.new_input("i32", n_tokens), ggml.new_input("f32", n_embd, n_tokens)
-    embd = ggml.get_rows(g.need(g.tok_embd), tokens)
+    embd = ggml.get_rows(g.tok_embd_or_lent, tokens)
     inp_pos, inp_attn = g.build_inp_pos(), g.build_attn_inp_kv()
     embd_norm = g.build_norm(embd, g.w("attn_norm", il), LLM_NORM_RMS, il)
     states_norm = g.build_norm(states, g.w("attn_norm_2", il), LLM_NORM_RMS)
@@ -27,7 +27,7 @@ def build(g: GraphContext) -> None:
     cur = ggml.add(cur, ffn_inp)
     cur.is_output = True
     cur = g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS)
-    logits = to_target_vocabulary(g, g.build_lora_mm(g.need(g.w("output").weight), cur))
+    logits = to_target_vocabulary(g, g.build_lora_mm(g.output_or_lent(g.w("output")), cur))
     logits.is_output = True
     g.expand(logits)
 

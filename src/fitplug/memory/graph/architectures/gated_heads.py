@@ -42,13 +42,13 @@ def build(g: GraphContext) -> None:
     inp_pos, inp_attn, out_ids = g.build_inp_pos(), g.build_attn_inp_kv_iswa(), g.build_inp_out_ids()
     for il in g.layers():
         residual = cur
-        cur = _attention(g, row, inp_attn, inp_pos, g.build_norm(cur, g.w("attn_norm", il), LLM_NORM_RMS, il), il)
+        cur = attention(g, row, inp_attn, inp_pos, g.build_norm(cur, g.w("attn_norm", il), LLM_NORM_RMS, il), il)
         if row.post_norms:
             cur = ggml.mul(ggml.rms_norm(cur), g.need(g.w("post_attention_norm", il).weight))
         if il == g.n_layer - 1 and not row.rows_late:
             cur, residual = ggml.get_rows(cur, out_ids), ggml.get_rows(residual, out_ids)
         ffn_inp = ggml.add(cur, residual)
-        cur = _feed_forward(g, row, g.build_norm(ffn_inp, g.w("ffn_norm", il), LLM_NORM_RMS, il), il)
+        cur = feed_forward(g, g.build_norm(ffn_inp, g.w("ffn_norm", il), LLM_NORM_RMS, il), il)
         if row.post_norms:
             cur = ggml.mul(ggml.rms_norm(cur), g.need(g.w("post_ffw_norm", il).weight))
         cur = ggml.add(cur, ffn_inp)
@@ -58,7 +58,8 @@ def build(g: GraphContext) -> None:
     _logits(g, row, g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS))
 
 
-def _attention(g: GraphContext, row: Row, inp: InpAttnKvIswa, inp_pos: Tensor, normed: Tensor, il: int) -> Tensor:
+def attention(g: GraphContext, row: Row, inp: InpAttnKvIswa, inp_pos: Tensor, normed: Tensor, il: int) -> Tensor:
+    """Attention of one layer, gated, with its output projection."""
     layer = g.hparams(il)
     q, k, v = g.build_qkv(il, normed)
     if row.qk_norm:
@@ -88,9 +89,10 @@ def _gated(g: GraphContext, cur: Tensor, gate: Tensor, il: int) -> Tensor:
     return ggml.reshape(ggml.mul(cur, ggml.reshape(gate, 1, n_head, n_tokens)), width, n_tokens)
 
 
-def _feed_forward(g: GraphContext, row: Row, cur: Tensor, il: int) -> Tensor:
+def feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
+    """Dense, or routed experts and the shared one."""
     if g.w("ffn_gate_inp", il).weight is None:
-        return g.ffn(cur, il, row.act)
+        return g.ffn(cur, il, ROWS[g.arch].act)
     out = g.build_moe_ffn(
         cur, g.experts(il), il,
         gating_op=GATING_FUNCS.get(g.model.get_int("expert_gating_func"), SOFTMAX),

@@ -1,5 +1,6 @@
 """Gemma 3n: residuals side by side (AltUp), a low-rank shortcut (LAuReL), per-layer embeddings (src/models/gemma3n.cpp)."""
 
+from fitplug.memory.cache import cells_of
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import InpAttnKvIswa
 from fitplug.memory.graph.base import LLM_NORM_RMS
@@ -19,8 +20,7 @@ def build(g: GraphContext) -> None:
     inp_pos, inp_attn = g.build_inp_pos(), g.build_attn_inp_kv_iswa()
     inputs = per_layer.build_inputs(g, embeddings, N_EMBD_ALTUP)
     cur = _stacked(g, embeddings)
-    source = inp_attn.base.cache.source
-    for il in g.layers(lambda il: (il < N_LAYER_SPARSITY, -1 if g.hparams(il).has_kv else source(il))):
+    for il in g.layers(lambda il: (il < N_LAYER_SPARSITY, -1 if g.hparams(il).has_kv else cells_of(g.model.layers, il))):
         predictions = _predict(g, cur, il)
         active = slice_2d(predictions, I_ALTUP_ACT)
         done = _block(g, inp_attn, inp_pos, active, il)

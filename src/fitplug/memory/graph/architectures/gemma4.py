@@ -3,6 +3,7 @@
 Source: src/models/gemma4.cpp.
 """
 
+from fitplug.memory.cache import cells_of
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import InpAttnKvIswa
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
@@ -20,7 +21,7 @@ def build(g: GraphContext) -> None:
     inp_pos, inp_attn, out_ids = g.build_inp_pos(), g.build_attn_inp_kv_iswa(), g.build_inp_out_ids()
     width = g.model.get_int("embedding_length_per_layer_input")
     inputs = per_layer.build_inputs(g, cur, width) if g.tensor("per_layer_token_embd.weight") is not None else None
-    for il in g.layers(lambda il: inp_attn.base.cache.source(il) if not g.hparams(il).has_kv else -1):
+    for il in g.layers(lambda il: cells_of(g.model.layers, il) if not g.hparams(il).has_kv else -1):
         attn = _attention(g, inp_attn, inp_pos, g.build_norm(cur, g.w("attn_norm", il), LLM_NORM_RMS, il), il)
         attn = ggml.add(g.build_norm(attn, g.w("post_attention_norm", il), LLM_NORM_RMS, il), cur)
         cur = ggml.add(g.build_norm(_feed_forward(g, attn, il), g.w("post_ffw_norm", il), LLM_NORM_RMS), attn)

@@ -134,7 +134,7 @@ def _inputs(g: GraphContext, row: Hybrid) -> Inputs:
         memory = g.build_inp_mem_hybrid_k()
     else:
         memory = g.build_inp_mem_hybrid()
-    return Inputs(memory, memory.rs, pos)
+    return Inputs(memory.attn, memory.rs, pos)
 
 
 def _mixed(g: GraphContext, row: Hybrid, inputs: Inputs, residual: Tensor, il: int, out_ids: Tensor | None) -> Tensor:

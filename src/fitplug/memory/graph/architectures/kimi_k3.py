@@ -16,7 +16,7 @@ def build(g: GraphContext) -> None:
     """Draw the graph."""
     residual = g.build_inp_embd()
     memory = g.build_inp_mem_hybrid_k()
-    inputs = Inputs(memory, memory.rs, None)
+    inputs = Inputs(memory.attn, memory.rs, None)
     out_ids = g.build_inp_out_ids()
     bank = Checkpoints(g)
     for il in g.layers(lambda il: il):

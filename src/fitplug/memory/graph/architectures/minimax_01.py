@@ -40,7 +40,7 @@ def build(g: GraphContext) -> None:
     """Draw the graph."""
     inpL = g.build_inp_embd()  # noqa: N806 - llama.cpp's name
     memory = g.build_inp_mem_hybrid()
-    inputs = Inputs(memory, memory.rs, g.build_inp_pos())
+    inputs = Inputs(memory.attn, memory.rs, g.build_inp_pos())
     out_ids = g.build_inp_out_ids()
     decay = build_inp_la(g)
     for il in g.layers():

@@ -19,7 +19,7 @@ def build(g: GraphContext) -> None:
     """Draw the graph."""
     inpL = g.build_inp_embd()  # noqa: N806 - llama.cpp's name
     memory = g.build_inp_mem_hybrid()
-    inputs = Inputs(memory, memory.rs, g.build_inp_pos())
+    inputs = Inputs(memory.attn, memory.rs, g.build_inp_pos())
     attention = SparseAttention(g, inputs)
     out_ids = g.build_inp_out_ids()
     has_ple = any(layer.n_embd_ple for layer in g.model.layers)

@@ -6,7 +6,7 @@ from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import InpAttnKv, mul_mat_hadamard
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
 from fitplug.memory.graph.blocks.gated_attention import gated
-from fitplug.memory.graph.blocks.mixing import Inputs, memory_of
+from fitplug.memory.graph.blocks.mixing import Inputs, attention_of
 from fitplug.memory.graph.caches import KvCache
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.tensor import Tensor
@@ -27,7 +27,7 @@ class SparseAttention:
 
     def __init__(self, g: GraphContext, inputs: Inputs) -> None:
         """Nothing drawn yet."""
-        attn = memory_of(inputs).attn
+        attn = attention_of(inputs)
         if not isinstance(attn, InpAttnKv):
             raise TypeError("blocks lie over one cache with K and V")
         self.g, self.inputs, self.attn = g, inputs, attn

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
 from fitplug.memory.graph.blocks import F32
-from fitplug.memory.graph.blocks.mixing import Inputs, memory_of
+from fitplug.memory.graph.blocks.mixing import Inputs, attention_of
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.tensor import Tensor
 
@@ -17,7 +17,7 @@ def build_gated_attention(g: GraphContext, inputs: Inputs, cur: Tensor, il: int)
     layer = g.hparams(il)
     head, n_head, n_head_kv = layer.n_embd_head_k, layer.n_head, layer.n_head_kv
     qkv = g.build_qkv(il, cur, reshape=False, heads=(2 * head, n_head, head, n_head_kv, head, n_head_kv))
-    return gated(g, inputs, qkv, il, lambda q, k, v: g.build_attn(memory_of(inputs).attn, ABSENT, q, k, v, il))
+    return gated(g, inputs, qkv, il, lambda q, k, v: g.build_attn(attention_of(inputs), ABSENT, q, k, v, il))
 
 
 def gated(g: GraphContext, inputs: Inputs, qkv: tuple[Tensor, Tensor, Tensor], il: int, attend: Attend) -> Tensor:

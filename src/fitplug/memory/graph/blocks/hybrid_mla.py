@@ -5,7 +5,7 @@ from typing import Literal
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
 from fitplug.memory.graph.blocks import F32
-from fitplug.memory.graph.blocks.mixing import Inputs, Mixer, memory_of
+from fitplug.memory.graph.blocks.mixing import Inputs, Mixer, attention_of
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.tensor import Tensor
 
@@ -55,7 +55,7 @@ def _absorbed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
     q = ggml.concat(q_nope, q_pe, 0)
     kv = ggml.reshape(kv, lora, 1, n_tokens)
     k = ggml.concat(kv, k_pe, 0)
-    return g.build_attn(memory_of(inputs).attn, ABSENT, q, k, kv, il, v_mla=g.need(g.w("attn_v_b", il).weight))
+    return g.build_attn(attention_of(inputs), ABSENT, q, k, kv, il, v_mla=g.need(g.w("attn_v_b", il).weight))
 
 
 def _gated(g: GraphContext, attn_input: Tensor, cur: Tensor, il: int, gate: Gate) -> Tensor:

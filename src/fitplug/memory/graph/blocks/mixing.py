@@ -4,18 +4,19 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from fitplug.memory.graph import ops as ggml
+from fitplug.memory.graph.attention import InpAttnK, InpAttnKv, InpAttnKvIswa
 from fitplug.memory.graph.base import LLM_NORM_RMS, Linear
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.ffn import GATING_FUNCS, PAR, RELU_SQR, SEQ, SIGMOID, SILU, SWIGLU
-from fitplug.memory.graph.recurrent import InpMemHybrid, InpRs
+from fitplug.memory.graph.recurrent import InpRs
 from fitplug.memory.graph.tensor import Tensor
 
 
 class Inputs(NamedTuple):
-    """What the layers of a hybrid read besides the residual."""
+    """What the layers of a hybrid read besides the residual; an MTP block has attention alone."""
 
-    memory: InpMemHybrid | None
-    rs: InpRs
+    attn: InpAttnKv | InpAttnK | InpAttnKvIswa | None
+    rs: InpRs | None
     pos: Tensor | None
 
 
@@ -31,14 +32,20 @@ def bare(g: GraphContext, name: str, il: int) -> Linear:
 
 def recurrent(layer: Callable[[GraphContext, InpRs, Tensor, int], Tensor]) -> Mixer:
     """A mixer with a state."""
-    return lambda g, inputs, cur, il: layer(g, inputs.rs, cur, il)
+
+    def mix(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
+        if inputs.rs is None:
+            raise TypeError("a context without states has no recurrent layers")
+        return layer(g, inputs.rs, cur, il)
+
+    return mix
 
 
-def memory_of(inputs: Inputs) -> InpMemHybrid:
-    """The cache's and the states' inputs of a hybrid."""
-    if inputs.memory is None:
+def attention_of(inputs: Inputs) -> InpAttnKv | InpAttnK | InpAttnKvIswa:
+    """The cache's inputs."""
+    if inputs.attn is None:
         raise TypeError("a model without a cache cannot attend")
-    return inputs.memory
+    return inputs.attn
 
 
 def self_attention(*, rope: bool = True, qk_norm: bool = False, wo_bias: bool = False, factors: bool = False) -> Mixer:
@@ -53,7 +60,7 @@ def self_attention(*, rope: bool = True, qk_norm: bool = False, wo_bias: bool = 
             frequencies = g.rope_factors(il) if factors else None
             q, k = ggml.rope_ext(q, inputs.pos, frequencies), ggml.rope_ext(k, inputs.pos, frequencies)
         wo = g.w("attn_output", il)
-        return g.build_attn(memory_of(inputs).attn, wo if wo_bias else wo._replace(bias=None), q, k, v, il)
+        return g.build_attn(attention_of(inputs), wo if wo_bias else wo._replace(bias=None), q, k, v, il)
 
     return mix
 

@@ -1,0 +1,197 @@
+"""Drafts for speculative decoding: a model of its own, one that leans on its target, or the target's own MTP blocks.
+
+A server loads the target, then makes one more context (common_speculative_init_result, common/speculative.cpp): of the
+draft's file if there is one, else of the target's model. What the target pays for being drafted for is in `memory.context`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from fitplug.errors import RefusedError
+from fitplug.extension import Runner
+from fitplug.machine.records import Machine
+from fitplug.memory.placement import Placement, place
+from fitplug.memory.records import Estimate, Kind, Part, Resolved
+from fitplug.memory.targets import Target
+from fitplug.memory.weights import Placed
+from fitplug.model.records import Model
+from fitplug.settings import DRAFT_MTP, SPEC_TYPES, Settings
+
+MARKOV_HEAD, EH_PROJ = "markov_w1.weight", "blk.{}.nextn.eh_proj.weight"
+LEANING = {"eagle3": "draft-eagle3", "gemma4-assistant": DRAFT_MTP}
+"""Architecture → --spec-type of drafts that llama.cpp does not know by themselves."""
+
+
+class Estimating(Protocol):
+    """An estimator of one model; see `fitplug.memory.estimate.Estimator`."""
+
+    def __call__(self, settings: Settings, target: Target | None = None) -> Estimate:
+        """Where every byte goes."""
+
+
+class MakeEstimator(Protocol):
+    """Makes one."""
+
+    def __call__(self, model: Model, machine: Machine, runner: Runner, *, mtp: bool = False) -> Estimating:
+        """An estimator of the model, or of the context of its MTP blocks."""
+
+
+def has_mtp_head(model: Model) -> bool:
+    """Whether the last block can draft; by this llama.cpp knows such a file (common_speculative_types_from_gguf)."""
+    return EH_PROJ.format(model.n_layer_all - 1) in model.tensors
+
+
+def told(settings: Settings, draft: Model) -> Settings:
+    """The same with the --spec-type that uses this draft.
+
+    llama.cpp finds out by itself what block drafts and MTP heads are (common/arg.cpp); other drafts it would load for nothing.
+    """
+    if settings.spec_type is not None:
+        return settings
+    return replace(settings, spec_type=detected(draft) or LEANING.get(draft.architecture, "draft-simple"))
+
+
+def detected(draft: Model) -> str | None:
+    """common_speculative_types_from_gguf (common/speculative.cpp)."""
+    if draft.architecture == "dflash":
+        return "draft-dspark" if MARKOV_HEAD in draft.tensors else "draft-dflash"
+    return DRAFT_MTP if has_mtp_head(draft) else None
+
+
+class Drafts:
+    """What drafts for one model on one machine; what depends on few settings is worked out once.
+
+    Args:
+        model: the target.
+        draft: the draft that settings may name, as far as it was opened.
+        machine: where.
+        runner: the program that runs both.
+        make: makes estimators.
+    """
+
+    def __init__(self, model: Model, draft: Model | None, machine: Machine, runner: Runner, make: MakeEstimator) -> None:
+        self.model, self.draft, self.machine = model, draft, machine
+        self._asks_for_drafts = "spec_type" not in runner.cannot_express
+        self._runner = replace(runner, outputs="sequences")  # common_base_params_to_speculative
+        self._make = make
+        self._estimators: dict[tuple[bool, bool], Estimating] = {}
+        self._known: dict[object, list[Part]] = {}
+
+    def parts(self, estimate: Estimate, placement: Placement, placed: Placed) -> list[Part]:
+        """The draft's bytes beside those of its target.
+
+        Raises:
+            RefusedError: llama.cpp cannot draft so.
+        """
+        asked = estimate.settings
+        if asked.model_draft is not None:
+            return [] if self.draft is None else self._own(self.draft, estimate, placement, placed)
+        return self._mtp(estimate) if asked.drafts_by_mtp else []
+
+    def notes(self, settings: Settings) -> list[str]:
+        """What is not counted, and a draft that is loaded for nothing."""
+        if settings.model_draft is None:
+            return []
+        if self.draft is None:
+            return [f"the draft model {settings.model_draft} is not counted"]
+        if settings.spec_type is None and self._asks_for_drafts and detected(self.draft) is None:
+            kind = LEANING.get(self.draft.architecture, "draft-simple")
+            return [f"llama-server loads the draft, and uses it only with --spec-type {kind}"]
+        return []
+
+    def _mtp(self, target: Estimate) -> list[Part]:
+        """A second context on the target's own model; it shares weights and placement."""
+        if "spec_type" in self._runner.cannot_express:
+            return []
+        refuse_mtp(self.model)
+        settings = replace(
+            draft_context(target.settings, target.resolved), n_gpu_layers=target.settings.n_gpu_layers,
+            n_cpu_moe=target.settings.n_cpu_moe, overrides=target.settings.overrides,
+        )  # fmt: skip
+        parts = self._estimator(self.model, own=False, mtp=True)(settings).parts
+        return [part._replace(source=f"MTP {part.source}") for part in parts if part.kind in (Kind.CONTEXT, Kind.COMPUTE)]
+
+    def _own(self, draft: Model, target: Estimate, placement: Placement, placed: Placed) -> list[Part]:
+        """A model of its own; it is loaded after the target, and finds the memory that this one leaves."""
+        asked = target.settings
+        mtp = asked.drafts_by_mtp
+        if mtp and not draft.row.target_context:
+            refuse_mtp(draft)
+        settings = draft_settings(asked, target.resolved)
+        if not any(settings.tensor_split):
+            settings = replace(settings, tensor_split=self._shares_left(target, settings))
+        lends = (target.layer_devices, asked) if borrows(draft) else None
+        key = (place(draft, self.machine, settings).layer_devices, replace(settings, tensor_split=()), lends)
+        if key not in self._known:
+            lender = Target(model=self.model, placement=placement, placed=placed, resolved=target.resolved, settings=asked)
+            found = self._estimator(draft, own=True, mtp=mtp)(settings, lender if borrows(draft) else None)
+            self._known[key] = [
+                part._replace(source=f"draft's {part.source}") for part in found.parts if part.kind != Kind.OVERHEAD
+            ]
+        return self._known[key]
+
+    def _estimator(self, model: Model, *, own: bool, mtp: bool) -> Estimating:
+        found = self._estimators.get((own, mtp))
+        if found is None:
+            found = self._estimators[own, mtp] = self._make(model, self.machine, self._runner, mtp=mtp)
+        return found
+
+    def _shares_left(self, target: Estimate, settings: Settings) -> tuple[float, ...]:
+        names = self.machine.device_names()
+        free = dict(zip(names, (device.free_bytes for device in self.machine.devices), strict=True))
+        left = [float(max(0, free[name] - target.n_bytes(name))) for name in _used(names, settings)]
+        return tuple(left) if any(left) else ()
+
+
+def _used(names: Sequence[str], settings: Settings) -> Sequence[str]:
+    """The devices that a tensor split counts."""
+    if settings.devices is None:
+        return names
+    return [name for name in settings.devices if name in names]
+
+
+def borrows(draft: Model) -> bool:
+    """Whether its graph uses tensors of the target's: embeddings and output that it lacks, or the cache."""
+    if draft.row.target_context:
+        return True
+    return draft.architecture in ("eagle3", "dflash") and not {"token_embd.weight", "output.weight"} <= draft.tensors.keys()
+
+
+def refuse_mtp(model: Model) -> None:
+    """What llama.cpp aborts or throws for: graph_mtp's assertions (src/models/*.cpp).
+
+    Raises:
+        RefusedError: this model cannot draft by MTP.
+    """
+    name = model.architecture
+    if model.row.target_context:
+        return
+    if not model.row.mtp:
+        raise RefusedError(f"--spec-type {DRAFT_MTP}: llama.cpp has no MTP graph for {name}")
+    if not model.n_layer_nextn or EH_PROJ.format(model.n_layer) not in model.tensors:
+        raise RefusedError(f"--spec-type {DRAFT_MTP}: this file has no MTP blocks; name the file that has them with -md")
+    if model.get("attention.temperature_scale") and model.row.path.endswith("deepseek2.cpp"):
+        raise RefusedError(f"--spec-type {DRAFT_MTP}: llama.cpp cannot scale attention by temperature in {name}'s MTP graph")
+
+
+def draft_context(settings: Settings, resolved: Resolved) -> Settings:
+    """What every draft's context takes over of its target's: all but the cache's types (common_base_params_to_speculative)."""
+    return replace(
+        settings, n_ctx=resolved.n_ctx, type_k=settings.draft_type_k, type_v=settings.draft_type_v,
+        mmproj=None, model_draft=None, spec_type=None, lora=(),
+    )  # fmt: skip
+
+
+def draft_settings(settings: Settings, resolved: Resolved) -> Settings:
+    """The same for a draft that is a model of its own, which has a placement of its own."""
+    found = replace(
+        draft_context(settings, resolved), n_gpu_layers=settings.draft_n_gpu_layers, n_cpu_moe=settings.draft_n_cpu_moe,
+        overrides=settings.draft_overrides,
+    )  # fmt: skip
+    if settings.draft_devices is not None:
+        found = replace(found, devices=settings.draft_devices)
+        if len(settings.draft_devices) == 1:
+            found = replace(found, split_mode="layer")
+    blocks = [kind for kind in settings.spec_types() if SPEC_TYPES[kind].whole_blocks]
+    return replace(found, spec_type=blocks[0]) if blocks else found
