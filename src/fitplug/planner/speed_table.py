@@ -2,34 +2,34 @@
 
 from fitplug.planner.speed_model import Backend, Kind
 
-HOP = 0.000238
+HOP = 0.000219
 """Seconds for a step from one GPU to the next."""
-PIPELINE = 0.293
+PIPELINE = 0.295
 """Power of the number of GPUs that long prompts gain."""
 
 KINDS = {
     "cpu": Kind(0.603, 4.39e-05, None, 1.75, 2.50, 21),
-    "cuda ada": Kind(0.932, 6.32e-05, 0.573, 1.18, 1.67, 76),
-    "cuda ampere": Kind(0.894, 7.33e-05, 0.554, 1.26, 1.60, 79),
-    "cuda blackwell": Kind(0.735, 3.32e-05, 0.639, 1.33, 1.36, 26),
-    "cuda hbm": Kind(0.627, 7.99e-05, 0.275, 1.49, 1.94, 16),
-    "cuda pascal": Kind(0.776, 0.0002, 1.17, 1.60, 1.50, 5),
-    "cuda turing": Kind(0.786, 0.000101, 0.302, 1.47, 1.48, 28),
+    "cuda ada": Kind(0.939, 6.52e-05, 0.554, 1.19, 1.43, 76),
+    "cuda ampere": Kind(0.876, 7.34e-05, 0.558, 1.26, 1.58, 79),
+    "cuda blackwell": Kind(0.736, 3.33e-05, 0.649, 1.32, 1.36, 26),
+    "cuda hbm": Kind(0.626, 8.2e-05, 0.276, 1.49, 1.97, 16),
+    "cuda pascal": Kind(0.776, 0.0002, 1.16, 1.62, 1.50, 5),
+    "cuda turing": Kind(0.786, 0.000101, 0.307, 1.49, 1.46, 28),
     "metal": Kind(0.788, 0.000162, 0.633, 1.23, 1.20, 73),
-    "rocm apu": Kind(0.719, 0.000153, None, 1.54, 2.50, 19),
+    "rocm apu": Kind(0.719, 0.000153, None, 1.53, 2.50, 19),
     "rocm rdna2": Kind(0.739, 0.000106, 0.844, 1.59, 1.46, 8),
     "rocm rdna3": Kind(0.76, 0.00016, 0.296, 1.60, 1.97, 18),
-    "rocm rdna4": Kind(0.763, 8.51e-05, 0.719, 1.46, 2.21, 15),
+    "rocm rdna4": Kind(0.759, 8.44e-05, 0.719, 1.46, 2.21, 15),
     "vulkan amd": Kind(0.873, 7.49e-05, 0.298, 1.17, 1.44, 10),
     "vulkan apple": Kind(0.723, 5.64e-05, 0.447, 1.60, 2.50, 4),
-    "vulkan apu": Kind(0.799, 5.5e-05, 0.185, 1.21, 2.50, 20),
+    "vulkan apu": Kind(0.799, 5.52e-05, 0.185, 1.21, 2.50, 20),
     "vulkan intel": Kind(0.705, 6.09e-05, 0.297, 1.58, 1.50, 5),
     "vulkan nvidia": Kind(0.802, 3.34e-05, 0.415, 1.50, 1.50, 2),
 }
 
 BACKENDS = {
     "cpu": Backend(
-        per_moe_layer=2.45e-05,
+        per_moe_layer=2.19e-05,
         cache=1.22,
         reading={"q8_0": 0.929, "q4_0": 0.974, "iq": 1.07},
         experts=0.5,
@@ -38,13 +38,13 @@ BACKENDS = {
         per_layer_prompt=0.0003,
     ),
     "cuda": Backend(
-        per_moe_layer=3.58e-05,
-        cache=1.29,
-        reading={"f16": 0.926, "q8_0": 0.948, "q4_0": 0.875, "iq": 1.37},
-        experts=0.457,
-        unpacking={"f16": 1.32, "q8_0": 1.18, "q4_0": 1.21, "iq": 0.866},
-        attention=0.509,
-        per_layer_prompt=0.000775,
+        per_moe_layer=3.44e-05,
+        cache=1.3,
+        reading={"f16": 0.931, "q8_0": 0.926, "q4_0": 0.882, "iq": 1.38},
+        experts=0.414,
+        unpacking={"f16": 1.34, "q8_0": 1.14, "q4_0": 1.19, "iq": 0.915},
+        attention=0.51,
+        per_layer_prompt=0.000763,
     ),
     "metal": Backend(
         per_moe_layer=6.13e-05,
@@ -58,7 +58,7 @@ BACKENDS = {
     "rocm": Backend(
         per_moe_layer=5.5e-05,
         cache=1.24,
-        reading={"f16": 0.805, "q8_0": 0.806, "q4_0": 0.786, "iq": 1.37},
+        reading={"f16": 0.801, "q8_0": 0.806, "q4_0": 0.786, "iq": 1.37},
         experts=0.306,
         unpacking={"f16": 1.08, "q8_0": 1.06, "q4_0": 1.11, "iq": 1.03},
         attention=1.32,
@@ -67,7 +67,7 @@ BACKENDS = {
     "vulkan": Backend(
         per_moe_layer=4.87e-05,
         cache=1.2,
-        reading={"f16": 0.999, "q8_0": 0.929, "q4_0": 1.07, "iq": 0.994},
+        reading={"f16": 1, "q8_0": 0.929, "q4_0": 1.07, "iq": 0.994},
         experts=0.45,
         unpacking={"f16": 1.06, "q8_0": 0.952, "q4_0": 1.2, "iq": 1},
         attention=1.04,
