@@ -46,6 +46,10 @@ class Remote:
     help: str
     devices: "Callable[[str], Sequence[Device]]"
     """An address → the devices there; `NetworkError` where nobody answers."""
+    measure: "Callable[[str], Sequence[Device]] | None" = None
+    """The same, with the way there and the devices measured, within a few seconds; asked only when that is wanted."""
+    notes: "Callable[[Sequence[Device]], Sequence[str]] | None" = None
+    """What is worth saying about them, one line each."""
 
 
 @record

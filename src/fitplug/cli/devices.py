@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fitplug.cli.command import Command, Option
-from fitplug.cli.options import json_option
-from fitplug.cli.steps import detect_machine, load_registry, read_machine_file, waiting
+from fitplug.cli.options import json_option, split_addresses
+from fitplug.cli.steps import detect_machine, load_registry, read_machine_file, waiting, with_remote
 
 if TYPE_CHECKING:
     from fitplug.machine.records import Machine
@@ -19,16 +19,26 @@ if TYPE_CHECKING:
     examples=(
         ("what is here", "devices"),
         ("record this machine, to plan for it elsewhere", "devices --bandwidth --json > machine.json"),
+        ("how fast the way to an rpc-server is", "devices --rpc 192.168.1.7:50052 --bandwidth"),
         ("which cards --gpu knows", "devices --catalogue 4060"),
     ),
 )
 @click.option("--machine", cls=Option, metavar="FILE", help="show a recorded machine instead")
 @click.option("--raw", cls=Option, is_flag=True, help="what each detector collected, as JSON, for a report")
-@click.option("--bandwidth", cls=Option, is_flag=True, help="measure how fast the host's memory is, for a second")
+@click.option("--rpc", cls=Option, multiple=True, metavar="HOST:PORT[=CARD]", help="the devices of an rpc-server too")
+@click.option(
+    "--bandwidth",
+    cls=Option,
+    is_flag=True,
+    help="measure how fast the host's memory is, and the way to rpc-servers, for some seconds",
+)
 @click.option("--catalogue", cls=Option, is_flag=True, help="list the cards that --gpu knows instead, those with WORDS")
 @click.argument("words", nargs=-1, metavar="[WORDS]…")
 @json_option
-def command(*, words: tuple[str, ...], machine: str | None, raw: bool, bandwidth: bool, catalogue: bool, as_json: bool) -> int:
+def command(
+    *, words: tuple[str, ...], machine: str | None, raw: bool, rpc: tuple[str, ...], bandwidth: bool, catalogue: bool,
+    as_json: bool,
+) -> int:  # fmt: skip
     """Show the hardware that was found, as llama.cpp will see it."""
     if catalogue:
         return _catalogue(" ".join(words), as_json=as_json)
@@ -44,6 +54,8 @@ def command(*, words: tuple[str, ...], machine: str | None, raw: bool, bandwidth
         print(json.dumps({"schema": 1, "raw": found, "notes": notes}, indent=2, default=str))
         return 0
     here = detect_machine(registry) if machine is None else read_machine_file(machine, registry)
+    if rpc:
+        here = with_remote(here, split_addresses(rpc), registry, measure=bandwidth)
     if bandwidth:
         here = _with_bandwidth(here, registry)
     if as_json:

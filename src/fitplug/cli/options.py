@@ -161,7 +161,7 @@ def target_options(*, reserve: int, runner: str | None = "llama-server") -> Deco
         _target("--machine", metavar="FILE", help="a recorded machine instead of this one (fitplug devices --json)"),
         _target("gpus", "--gpu", multiple=True, metavar="NAME[=FREE_GIB]", shell_complete=complete_cards,
                 help="a card one does not have; may be repeated"),
-        _target("--rpc", multiple=True, metavar="HOST:PORT",
+        _target("--rpc", multiple=True, metavar="HOST:PORT[=CARD]",
                 help="an rpc-server of llama.cpp whose devices are used too; may be repeated"),
         _target("--runner", metavar="NAME", default=runner or "", shell_complete=complete_runners,
                 help=f"the program that will run it ({runner or 'as RUNNER'})"),
@@ -180,12 +180,16 @@ def target_options(*, reserve: int, runner: str | None = "llama-server") -> Deco
             **rest: Any,
         ) -> Any:
             asked = reserve if reserve_bytes is None else reserve_bytes
-            servers = tuple(address for words in rpc for address in words.split(",") if address)
-            return function(target=Target(machine, gpus, runner, asked, servers), **rest)
+            return function(target=Target(machine, gpus, runner, asked, split_addresses(rpc)), **rest)
 
         return _decorated(call, options)
 
     return decorate
+
+
+def split_addresses(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The servers of --rpc, which may be repeated and takes several with commas, as llama.cpp's does."""
+    return tuple(address.strip() for words in given for address in words.split(",") if address.strip())
 
 
 def _wish(*names: str, **kwargs: Any) -> Decorator:

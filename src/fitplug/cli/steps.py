@@ -1,6 +1,6 @@
 """The steps that commands share: from words on the command line to a model, a machine, a runner and settings."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from fitplug.settings import Settings
 if TYPE_CHECKING:
     from fitplug.extension import Runner
     from fitplug.formats.header import Header
-    from fitplug.machine.records import Machine
+    from fitplug.machine.records import Device, Machine
     from fitplug.memory.companions import Companions
     from fitplug.model.records import Model
 
@@ -59,12 +59,21 @@ def find_machine(target: Target, registry: Registry) -> "Machine":
         from fitplug.machine.imagined import imagined_machine
 
         machine = imagined_machine(target.gpus, machine.host)
-    if target.rpc:
-        remote = registry.remote("rpc")
-        with waiting(f"asking {', '.join(target.rpc)}"):
-            theirs = [device for address in target.rpc for device in remote.devices(address)]
-        machine = replace(machine, devices=(*theirs, *machine.devices))  # as llama_prepare_model_devices has them: RPC first
-    return machine
+    return with_remote(machine, target.rpc, registry) if target.rpc else machine
+
+
+def with_remote(machine: "Machine", addresses: Sequence[str], registry: Registry, *, measure: bool = False) -> "Machine":
+    """The machine and the devices of those servers: HOST:PORT, or HOST:PORT=CARD, since a server does not say which it is."""
+    from fitplug.machine.remote import join, known_as
+
+    remote = registry.remote("rpc")
+    ask = remote.measure if measure and remote.measure is not None else remote.devices
+    theirs: list[Device] = []
+    with waiting(f"{'measuring' if measure else 'asking'} {', '.join(addresses)}"):
+        for text in dict.fromkeys(addresses):
+            address, _, card = text.partition("=")
+            theirs += known_as(card, ask(address)) if card else ask(address)
+    return join(machine, theirs, notes=remote.notes(theirs) if remote.notes is not None else ())
 
 
 def detect_machine(registry: Registry) -> "Machine":

@@ -24,9 +24,9 @@ class WeightRules(NamedTuple):
     """Types that it cannot look rows up in."""
     whole_rows: frozenset[str] = frozenset()
     """Types whose rows it looks up only where they are whole super-blocks of 256."""
-    scalars: frozenset[str] = frozenset({"f32", "f16"})
-    """Types that it adds and multiplies element by element."""
-    scales: frozenset[str] = frozenset({"f32"})
+    scalars: frozenset[str] | None = frozenset({"f32", "f16"})
+    """Types that it adds and multiplies element by element; None: all."""
+    scales: frozenset[str] | None = frozenset({"f32"})
     conv_multiple: int = 1
     """SSM_CONV: what the number of channels must be a multiple of."""
     scan_states: frozenset[int] | None = None
@@ -54,6 +54,8 @@ _VULKAN = WeightRules(
 _METAL = WeightRules(
     no_mul_mat=_INTEGERS | {"tq1_0", "nvfp4"}, no_get_rows=frozenset({"tq1_0", "nvfp4"}), scalars=frozenset({"f32"})
 )
+_ANYTHING = WeightRules(no_mul_mat=frozenset(), no_get_rows=frozenset(), scalars=None, scales=None)
+"""A backend that says yes to every operation, whatever happens then."""
 
 
 class Backend(NamedTuple):
@@ -116,13 +118,18 @@ BACKENDS = {
             source="ggml/src/ggml-vulkan/ggml-vulkan.cpp",
         ),
         Backend("sycl", "SYCL", 128, 512, "SYCL_Host", split_rows=True, source="ggml/src/ggml-sycl/ggml-sycl.cpp"),
-        # A server answers with its own backend's figures; those of CUDA are supposed.
-        Backend("rpc", "RPC", 128, 512, source="ggml/src/ggml-rpc/ggml-rpc.cpp"),
+        # A server answers with its own backend's figures; those of CUDA are supposed. It is never asked what it can compute
+        # (ggml_backend_rpc_device_supports_op: always true).
+        Backend("rpc", "RPC", 128, 512, weights=_ANYTHING, source="ggml/src/ggml-rpc/ggml-rpc.cpp"),
         Backend("opencl", "GPUOpenCL", 128, asynchronous=False, events=False, source="ggml/src/ggml-opencl/ggml-opencl.cpp"),
         Backend("cann", "CANN", 128, 0, "CANN_Host", asynchronous=False, source="ggml/src/ggml-cann/ggml-cann.cpp"),
     )
 }
 """By name."""
+
+
+SERVED = frozenset({"cpu", "cuda"})
+"""Backends behind an RPC server with which its devices' compute buffers have been held to llama.cpp's own answers."""
 
 
 def backend(device: Device) -> Backend:
@@ -135,6 +142,7 @@ def backend(device: Device) -> Backend:
         row_padding=row.row_padding if "row_padding" not in told else _within(told["row_padding"], 0, 1 << 12) or 0,
         host_alignment=_within(told.get("host_alignment"), 1, 1 << 16) or row.host_alignment,
         max_buffer_bytes=_within(told.get("max_buffer_bytes"), 1 << 20, 1 << 62) or row.max_buffer_bytes,
+        compute_proven=row.compute_proven or (row.name == "rpc" and told.get("served_by") in SERVED),
     )
 
 

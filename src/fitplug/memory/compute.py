@@ -95,6 +95,8 @@ class ComputeEstimator:
         n_tokens = min(resolved.n_ctx, resolved.n_ubatch)
         n_outputs = min(n_tokens, resolved.n_outputs_max)
         prompt = -(-n_tokens // n_seqs) * n_seqs
+        for backend in params.backends:
+            backend.begin()
         params.fused = self._fused_ops(params(n_seqs, n_seqs, n_seqs), placement, resolved, settings)
         found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
         if not self.runner.measuring:

@@ -133,9 +133,9 @@ def gpu_supports(op: str, tensor: Tensor, model: Model, rules: WeightRules) -> b
     if op == "GET_ROWS":
         return type_ not in rules.no_get_rows and (type_ not in rules.whole_rows or shape[0] % _SUPER_BLOCK == 0)
     if op in ("MUL", "ADD", "DIV"):
-        return type_ in rules.scalars
+        return rules.scalars is None or type_ in rules.scalars
     if op == "SCALE":
-        return type_ in rules.scales
+        return rules.scales is None or type_ in rules.scales
     if op == "SSM_CONV":
         return len(shape) > 1 and shape[1] % rules.conv_multiple == 0
     return op != "SSM_SCAN" or _scan_supported(shape, model, rules)

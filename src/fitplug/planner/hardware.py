@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 from fitplug.machine.records import Device
-from fitplug.planner.speed_kinds import kind_of
+from fitplug.planner.speed_kinds import backend_of, kind_of
+from fitplug.planner.speed_links import MEASURED
+from fitplug.planner.speed_model import Kind
 from fitplug.planner.speed_table import BACKENDS, KINDS
 
 
@@ -16,11 +18,22 @@ class Hardware(NamedTuple):
     """Bytes per second."""
     throughput: float | None
     """Operations per second on 16-bit matrices."""
+    backend: str = ""
+    """What computes there: behind an RPC server the server's own."""
+    read_rate: int | None = None
+    """Bytes per second of weights, where that was measured: it stands for a share of the nominal figure."""
+
+    @property
+    def row(self) -> Kind | None:
+        """How hardware of this kind behaves."""
+        if self.kind is None or not self.read_rate:
+            return KINDS[self.kind] if self.kind else None
+        return KINDS[self.kind]._replace(bandwidth=1.0, spread=MEASURED)
 
     @property
     def reading(self) -> float:
         """Bytes per second that reading weights reaches; 0: not known."""
-        return (self.bandwidth or 0) * (KINDS[self.kind].bandwidth if self.kind else 1.0)
+        return (self.bandwidth or 0) * (self.row.bandwidth if self.row else 1.0)
 
     @property
     def computing(self) -> float:
@@ -33,8 +46,10 @@ def hardware_of(device: Device) -> Hardware:
     """Kind, bandwidth and throughput of a device."""
     from fitplug.machine.catalogue import card_for_device  # a machine without GPUs needs no catalogue
 
-    kind = kind_of(device)
+    kind, backend = kind_of(device), backend_of(device)
     card = card_for_device(device)
-    known = kind in KINDS and device.backend in BACKENDS
-    bandwidth = device.memory_bandwidth or (card.bandwidth if card else None)
-    return Hardware(kind if known else None, bandwidth, card.tflops * 1e12 if card and card.tflops else None)
+    known = kind in KINDS and backend in BACKENDS
+    told = device.extra.get("read_rate")
+    rate = told if type(told) is int and told > 0 else None
+    bandwidth = rate or device.memory_bandwidth or (card.bandwidth if card else None)
+    return Hardware(kind if known else None, bandwidth, card.tflops * 1e12 if card and card.tflops else None, backend, rate)

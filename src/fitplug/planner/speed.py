@@ -5,7 +5,7 @@ What each device does for a token is taken from the same placement of weights an
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fitplug.extension import Runner
@@ -19,7 +19,8 @@ from fitplug.model.records import Model
 from fitplug.planner.costs import EXPERTS, INPUTS, share_of_experts
 from fitplug.planner.hardware import hardware_of
 from fitplug.planner.records import Range, Speed
-from fitplug.planner.speed_model import TYPE_GROUPS, Work, generation_seconds, prompt_seconds
+from fitplug.planner.speed_links import SUPPOSED, Link, link_of, link_seconds
+from fitplug.planner.speed_model import TYPE_GROUPS, Kind, Work, generation_seconds, prompt_seconds
 from fitplug.planner.speed_table import BACKENDS, HOP, KINDS, PIPELINE
 from fitplug.units import format_tokens
 
@@ -56,28 +57,50 @@ class Speedometer:
         guessed = on_host is not None and self.machine.host.memory_bandwidth is None
         basis = f"with {format_tokens(depth)} tokens in the context"
         basis += ", the host's memory supposed to do 60 GB/s" if guessed else ""
+        links = self._links(work)
+        basis += ", over a network supposed to carry 1 to 10 Gbit/s" if _supposed(links) else ""
+        there = link_seconds(
+            links, self.model, placement, n_tokens=1, depth=depth, flash_attn=estimate.resolved.flash_attn
+        )  # fmt: skip
         return Speed(
-            generation=_generation(everything, GUESSED if guessed else 1.0),
-            prompt=self._prompt(estimate, work, on_host),
+            generation=_generation(everything, GUESSED if guessed else 1.0, there),
+            prompt=self._prompt(estimate, placement, work, on_host),
             basis=basis,
         )
 
-    def _prompt(self, estimate: Estimate, work: Mapping[str, Work], on_host: Work | None) -> Range | None:
-        """Everything is computed on the GPUs, what lies on the CPU after it was copied there (ggml's op offload)."""
+    def _links(self, names: Iterable[str]) -> dict[str, Link]:
+        """The ways to those of these devices that are behind RPC servers."""
+        found = {name: link_of(self.machine.devices[self._names.index(name)]) for name in names if name in self._names}
+        return {name: link for name, link in found.items() if link is not None}
+
+    def _prompt(self, estimate: Estimate, placement: Placement, work: Mapping[str, Work], on_host: Work | None) -> Range | None:
+        """Everything is computed on the GPUs, what lies on the CPU after it was copied there (ggml's op offload).
+
+        Nothing is copied to an RPC server (its offload_op is empty), and parts on servers wait for one another.
+        """
         if not work or not estimate.settings.op_offload:
             return None
         n_ubatch = min(estimate.resolved.n_ubatch, _TEST_PROMPT)
+        links = self._links(work)
+        if on_host is not None and len(links) == len(work):
+            return None
         on_gpus = list(work.values())
         spread = max(each.kind.prompt_spread for each in on_gpus)
         copied = 0.0
         if on_host is not None:
-            first = on_gpus[0]
+            first = next(each for name, each in work.items() if name not in links)
             on_gpus.append(on_host._replace(kind=first.kind, backend=first.backend, throughput=first.throughput))
             copied = self._copied_bytes(estimate) / LINK_BANDWIDTH / n_ubatch
             spread *= PARTLY
-        several = len(work) > 1 and on_host is None and not estimate.settings.overrides
+        several = len(work) > 1 and on_host is None and not estimate.settings.overrides and not links
         seconds = prompt_seconds(on_gpus, n_ubatch, PIPELINE if several else 0.0)
-        return None if seconds is None else _range(seconds + copied, spread)
+        if seconds is None:
+            return None
+        slow, fast = link_seconds(
+            links, self.model, placement, n_tokens=n_ubatch, depth=_TEST_PROMPT, flash_attn=estimate.resolved.flash_attn
+        )
+        computing = seconds + copied
+        return Range(1 / (computing * spread + slow / n_ubatch), 1 / (computing / spread + fast / n_ubatch))
 
     def _copied_bytes(self, estimate: Estimate) -> int:
         """Weights on the CPU, experts in whole: a micro-batch uses nearly all of them."""
@@ -104,18 +127,17 @@ class Speedometer:
             if kind is None or bandwidth is None:
                 return None
             found[name] = Work(
-                KINDS[kind], BACKENDS[backend], bandwidth, throughput, weights[name], caches[name], layers[name],
+                kind, BACKENDS[backend], bandwidth, throughput, weights[name], caches[name], layers[name],
                 experts[name], parameters[name], self._attention(placement, name, depth),
             )  # fmt: skip
         return found
 
-    def _hardware(self, name: str) -> tuple[str | None, str, int | None, float | None]:
+    def _hardware(self, name: str) -> tuple[Kind | None, str, int | None, float | None]:
         """Kind, backend, bandwidth and throughput of a device."""
         if name == HOST:
-            return "cpu", "cpu", self.machine.host.memory_bandwidth or HOST_BANDWIDTH, None
-        device = self.machine.devices[self._names.index(name)]
-        found = hardware_of(device)
-        return found.kind, device.backend, found.bandwidth, found.throughput
+            return KINDS["cpu"], "cpu", self.machine.host.memory_bandwidth or HOST_BANDWIDTH, None
+        found = hardware_of(self.machine.devices[self._names.index(name)])
+        return found.row, found.backend, found.bandwidth, found.throughput
 
     def _weights(self, estimate: Estimate, placement: Placement) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
         """Bytes read, and weights used, for one token by device and type group."""
@@ -155,15 +177,15 @@ class Speedometer:
         return sum(4.0 * layer.n_head * layer.n_embd_head_k * depth for layer in layers)
 
 
-def _generation(work: Sequence[Work], guessed: float) -> Range:
+def _supposed(links: Mapping[str, Link]) -> bool:
+    return any(link.bandwidth == SUPPOSED for link in links.values())
+
+
+def _generation(work: Sequence[Work], guessed: float, network: tuple[float, float]) -> Range:
     """Each device's share of the time may be off by its kind's spread, the host's by `guessed` more."""
     hops = (len(work) - 1) * HOP
     spreads = [each.kind.spread * (guessed if each.kind is KINDS["cpu"] else 1.0) for each in work]
     seconds = [generation_seconds([each], HOP) for each in work]
     slow = sum(t * s for t, s in zip(seconds, spreads, strict=True)) + hops
     fast = sum(t / s for t, s in zip(seconds, spreads, strict=True)) + hops
-    return Range(1 / slow, 1 / fast)
-
-
-def _range(seconds: float, spread: float) -> Range:
-    return Range(1 / seconds / spread, spread / seconds)
+    return Range(1 / (slow + network[0]), 1 / (fast + network[1]))

@@ -12,15 +12,20 @@ _RDNA = re.compile(r"gfx(10|11|12)\d\d")
 _RDNA_NAMES = {"10": "rdna2", "11": "rdna3", "12": "rdna4"}
 
 
+def backend_of(device: Device) -> str:
+    """The backend that computes: behind an RPC server the server's own, where that is known."""
+    return str(device.extra.get("served_by", "rpc")) if device.backend == "rpc" else device.backend
+
+
 def kind_of(device: Device) -> str | None:
     """The row's name; None where nothing was ever measured on the like of it."""
-    capability = device.compute_capability or ""
-    if device.backend == "cuda":
+    capability, backend = device.compute_capability or "", backend_of(device)
+    if backend == "cuda":
         return _cuda(capability)
-    if device.backend == "metal":
-        return "metal"
-    if device.backend in ("rocm", "vulkan"):
-        return _amd(device.backend, capability, device) or (_other(device) if device.backend == "vulkan" else None)
+    if backend in ("metal", "cpu"):
+        return backend
+    if backend in ("rocm", "vulkan"):
+        return _amd(backend, capability, device) or (_other(device) if backend == "vulkan" else None)
     return None
 
 

@@ -24,6 +24,9 @@ class Backend:
     max_size = 1 << 62
     """Longest single buffer (ggml_backend_buft_get_max_size)."""
 
+    def begin(self) -> None:
+        """Graphs of another run follow: forget what was kept from the last one's."""
+
     def alloc_size(self, t: Tensor) -> int:
         """Bytes of the tensor in this backend's buffer (ggml_backend_buft_get_alloc_size)."""
         return nbytes(t)

@@ -7,6 +7,7 @@ from fitplug.machine.backends import backend as traits_of
 from fitplug.machine.records import Device
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.cuda import CudaBackend
+from fitplug.memory.graph.rpc import RpcBackend
 
 CUDA_LIKE = frozenset(("cuda", "rocm", "musa"))
 UNKNOWN_CAPABILITY = 80
@@ -35,8 +36,13 @@ def device_backends(devices: Sequence[Device], names: Sequence[str]) -> list[Bac
 
 
 def _backend(device: Device, index: int, name: str, alone: bool) -> Backend:
+    traits = traits_of(device)
+    if device.backend == "rpc":
+        like_cuda = traits.row_padding or device.extra.get("served_by") in CUDA_LIKE
+        served = CudaBackend(name, index, cc=_capability(device)) if like_cuda else DeviceBackend(name, traits)
+        return RpcBackend(name, traits.alignment, traits.max_buffer_bytes, served)
     if device.backend not in CUDA_LIKE:
-        return DeviceBackend(name, traits_of(device))
+        return DeviceBackend(name, traits)
     integrated = device.backend == "cuda" and device.kind == "igpu"
     return CudaBackend(name, index, cc=_capability(device), integrated=integrated, alone=alone)
 
@@ -44,7 +50,7 @@ def _backend(device: Device, index: int, name: str, alone: bool) -> Backend:
 def _capability(device: Device) -> int:
     """8.9 → 89; of AMD cards nothing that sizes depend on is known, so they count as modern."""
     major, _, minor = (device.compute_capability or "").partition(".")
-    if device.backend != "cuda" or not major.isdecimal() or not minor.isdecimal():
+    if device.extra.get("served_by", device.backend) != "cuda" or not major.isdecimal() or not minor.isdecimal():
         return UNKNOWN_CAPABILITY
     return int(major) * 10 + int(minor[:1])
 
