@@ -157,7 +157,7 @@ def test_the_goal_context_takes_the_trained_length():
 def test_the_goal_context_prefers_length_to_speed():
     fast, long = (plan_of(DENSE, make_machine(12), goal=goal) for goal in ("balanced", "context"))
     assert fast.estimate.settings.n_ctx < long.estimate.settings.n_ctx == DENSE.n_ctx_train
-    assert any(set(other.estimate.layer_devices) == {'CUDA0'} for other in long.alternatives)
+    assert any(set(other.estimate.layer_devices) == {"CUDA0"} for other in long.alternatives)
 
 
 def test_the_goal_speed_takes_the_fast_card_alone():
