@@ -12,10 +12,10 @@ from fitplug.machine.records import Machine
 from fitplug.memory.clip_graph import ClipGraph
 from fitplug.memory.clip_model import MAX_LAYERS, WARM_UPS, ClipModel, held_by
 from fitplug.memory.clip_projectors import PROJECTORS
-from fitplug.memory.graph.allocator import GraphAllocator
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.devices import cpu_backend, device_backends
 from fitplug.memory.graph.errors import UnknownGraphError
+from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.records import HOST, Basis, Kind, Part

@@ -13,14 +13,15 @@ from fitplug.extension import Runner
 from fitplug.machine.records import Machine
 from fitplug.memory.context import SINGLE_SEQUENCE
 from fitplug.memory.graph import UnknownGraphError, fused
-from fitplug.memory.graph.allocator import GraphAllocator
 from fitplug.memory.graph.architectures import builder
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.devices import cpu_backend, device_backends
 from fitplug.memory.graph.layers import ONE_OF_EACH, SHORT, Blocks, Cut, unproven
 from fitplug.memory.graph.params import GraphParams
-from fitplug.memory.graph.scheduler import MAX_COPIES, Schedule, Scheduler
+from fitplug.memory.graph.program import GraphAllocator
+from fitplug.memory.graph.reuse import Layouts, Schedules
+from fitplug.memory.graph.scheduler import MAX_COPIES, Scheduler
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST, Basis, Kind, Part, Resolved
@@ -28,7 +29,6 @@ from fitplug.memory.targets import Target, lend
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
-from fitplug.units import pad
 
 
 class ComputeEstimator:
@@ -42,8 +42,9 @@ class ComputeEstimator:
         self._weights: tuple[object, Mapping[str, Buffer]] | None = None
         self._flash_attn: dict[object, bool] = {}
         self._fused: dict[object, dict[str, bool]] = {}
-        self._cuts: dict[object, Cut] = {}
-        """What proved itself the last time."""
+        self._cuts: dict[bool, Cut] = {}
+        """What proved itself so far, for long and short batches."""
+        self._layouts = Layouts(self.draw)
 
     @property
     def blocks(self) -> Blocks:
@@ -114,13 +115,7 @@ class ComputeEstimator:
         """
         if params.copies_weights:
             return False
-        schedule = self._schedule(params.keeping(ONE_OF_EACH), placement, settings)
-        total = [0] * len(sizes)
-        for tensors, backends in ((schedule.nodes, schedule.node_backends), (schedule.leafs, schedule.leaf_backends)):
-            for t, b in zip(tensors, backends, strict=True):
-                if t.view_src is None and t.buffer is None:
-                    backend = params.backends[b]
-                    total[b] += pad(backend.alloc_size(t), backend.alignment)
+        total = self._layouts.measured(self._layouts.sample(params), ONE_OF_EACH, _schedules(placement, settings)).total()
         return all(n <= size for n, size in zip(total, sizes, strict=True))
 
     def flash_attn_stays_on(
@@ -186,21 +181,18 @@ class ComputeEstimator:
 
     def reserve(self, params: GraphParams, placement: Placement, settings: Settings) -> list[int]:
         """One graph, laid out; in full if the shortened one does not prove itself."""
+        how = _schedules(placement, settings)
         if not self.shorten:
-            return GraphAllocator(params.backends).reserve(self._schedule(params, placement, settings))
-        key = (placement.layer_devices, settings.n_cpu_moe, settings.overrides, params.copies_weights)
-        cut = self._cuts.get(key, SHORT)
+            scheduled = Scheduler(params.backends, **how._asdict()).schedule(self.draw(params).gf)
+            return GraphAllocator(params.backends).reserve(scheduled)
+        sample = self._layouts.sample(params)
+        cut = self._cuts.get(params.copies_weights, SHORT)
         while True:
-            allocator = GraphAllocator(params.backends)
-            sizes = allocator.reserve(self._schedule(params.keeping(cut), placement, settings))
-            unknown = unproven(allocator.states, cut)
+            laid_out = self._layouts.measured(sample, cut, how).run()
+            unknown = unproven(laid_out.states, cut)
             if not unknown:
-                return sizes
-            cut = self._cuts[key] = cut.longer(unknown)
-
-    def _schedule(self, params: GraphParams, placement: Placement, settings: Settings) -> Schedule:
-        n_copies = MAX_COPIES if placement.pipeline else 1
-        return Scheduler(params.backends, n_copies=n_copies, op_offload=settings.op_offload).schedule(self.draw(params).gf)
+                return laid_out.sizes
+            cut = self._cuts[params.copies_weights] = cut.longer(unknown)
 
     def draw(self, params: GraphParams) -> GraphContext:
         """The architecture's graph.
@@ -212,6 +204,10 @@ class ComputeEstimator:
         g = GraphContext(params)
         build(g)
         return g
+
+
+def _schedules(placement: Placement, settings: Settings) -> Schedules:
+    return Schedules(MAX_COPIES if placement.pipeline else 1, settings.op_offload)
 
 
 def _trial(placement: Placement, resolved: Resolved, settings: Settings) -> object:

@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.allocator import MAX_CHUNKS, DynAllocator, GraphAllocator
+from fitplug.memory.graph.allocator import MAX_CHUNKS, DynAllocator
+from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import nbytes
 from graph_support import CPU, cuda, graph, on, weight

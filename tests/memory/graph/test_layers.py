@@ -3,9 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitplug.memory.graph.layers import ATTEMPTS, LEFT_OUT, ONE_OF_EACH, SHORT, Cut, shortened, unproven
+from fitplug.memory.graph.layers import ATTEMPTS, LEFT_OUT, ONE_OF_EACH, SAMPLE, SHORT, Cut, Run, shortened, unproven
 
-cuts = st.builds(Cut, st.sampled_from(ATTEMPTS), st.dictionaries(st.integers(0, 40), st.sampled_from(ATTEMPTS), max_size=4))
+cuts = st.builds(
+    Cut,
+    st.sampled_from(ATTEMPTS),
+    st.dictionaries(st.lists(st.integers(0, 2), max_size=4).map(tuple), st.sampled_from(ATTEMPTS), max_size=4),
+)
 patterns = st.lists(st.integers(0, 9), min_size=1, max_size=6, unique=True)
 
 
@@ -36,7 +40,9 @@ def test_a_dense_model_is_cut_to_a_handful():
     """79 equal layers and the last."""
     classes = ["a"] * 79 + ["last"]
 
-    assert list(shortened(classes, SHORT)) == [(0, 0), (1, 0), (2, 0), (79, None)]
+    run = Run(0, ("a",))
+
+    assert list(shortened(classes, SHORT)) == [(0, run), (1, run), (2, run), (79, None)]
     assert [il for il, _ in shortened(classes, Cut(4))] == [0, 1, 2, 3, 4, 79]
 
 
@@ -50,28 +56,33 @@ def test_a_window_pattern_is_cut_as_a_whole():
 
 
 def test_one_of_each_kind():
-    """For the bound on the token's graph."""
+    """For the bound on the token's graph, and for samples."""
     assert [il for il, _ in shortened([*"aabab", "last"], ONE_OF_EACH)] == [0, 2, 5]
+    assert [il for il, _ in shortened([*"aabab", "last"], SAMPLE)] == [0, 2, 5]
 
 
 def test_a_run_that_is_not_proven_is_kept_longer():
-    """The others stay as short as they were."""
+    """Wherever its pattern comes; the others stay as short as they were."""
     classes = ["a"] * 30 + ["b"] * 30
-    cut = SHORT.longer([30])
+    a, b = Run(0, ("a",)), Run(30, ("b",))
+    cut = SHORT.longer([b])
 
     assert [il for il, _ in shortened(classes, cut)] == [0, 1, 2, 30, 31, 32, 33]
-    assert [il for il, _ in shortened(classes, cut.longer([30, 0]))] == [*range(4), *range(30, 42)]
-    assert len(list(shortened(classes, cut.longer([30]).longer([30])))) == 3 + 30
+    assert [il for il, _ in shortened(classes[::-1], cut)] == [0, 1, 2, 3, 30, 31, 32]
+    assert [il for il, _ in shortened(classes, cut.longer([b, a]))] == [*range(4), *range(30, 42)]
+    assert len(list(shortened(classes, cut.longer([b]).longer([b])))) == 3 + 30
 
 
 def test_a_state_that_came_before_is_a_proof():
     """Every run needs one; cycles must divide what was left out."""
+    run, other = Run(0, ("a",)), Run(7, ("a",))
+
     assert not unproven([], SHORT)
-    assert not unproven([(0, c) for c in "xaa"], SHORT)
-    assert unproven([(0, c) for c in "xab"], SHORT) == [0]
-    assert unproven([(0, c) for c in "aba"], SHORT) == [0]
-    assert not unproven([(0, c) for c in "xaba"], Cut(4))
-    assert unproven([(0, c) for c in "abca"], Cut(4)) == [0]
-    assert not unproven([(0, c) for c in "xyabcabca"], Cut(9))
-    assert unproven([(0, c) for c in "xabcdabcda"], Cut(9)) == [0]
-    assert unproven([(0, "a"), (0, "a"), (7, "a"), (7, "b")], SHORT) == [7]
+    assert not unproven([(run, c) for c in "xaa"], SHORT)
+    assert unproven([(run, c) for c in "xab"], SHORT) == [run]
+    assert unproven([(run, c) for c in "aba"], SHORT) == [run]
+    assert not unproven([(run, c) for c in "xaba"], Cut(4))
+    assert unproven([(run, c) for c in "abca"], Cut(4)) == [run]
+    assert not unproven([(run, c) for c in "xyabcabca"], Cut(9))
+    assert unproven([(run, c) for c in "xabcdabcda"], Cut(9)) == [run]
+    assert unproven([(run, "a"), (run, "a"), (other, "a"), (other, "b")], SHORT) == [other]

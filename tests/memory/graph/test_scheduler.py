@@ -1,7 +1,7 @@
 """ggml's scheduler: who computes what, and what is copied."""
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.allocator import GraphAllocator
+from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.scheduler import MAX_COPIES, Scheduler
 from fitplug.memory.graph.tensor import nbytes
 from graph_support import cuda, graph, on, weight

@@ -35,6 +35,10 @@ class Backend:
         """Whether it can compute this operation on these shapes (ggml_backend_supports_op)."""
         return True
 
+    def takes(self, t: Tensor) -> bool:
+        """The same by types and shapes alone, wherever the sources lie."""
+        return self.supports_op(t)
+
     def offloads_op(self, t: Tensor) -> bool:  # noqa: ARG002 - the CPU takes nothing over
         """Whether it computes this operation although the weight lies in host memory (ggml_backend_offload_op)."""
         return False

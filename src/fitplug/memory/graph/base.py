@@ -5,13 +5,13 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.build import Graph
+from fitplug.memory.graph.build import Graph, Section
 from fitplug.memory.graph.errors import UnknownGraphError
-from fitplug.memory.graph.layers import WHOLE, layer_classes, shortened
+from fitplug.memory.graph.layers import layer_classes, shortened
 from fitplug.memory.graph.params import GraphParams
 from fitplug.memory.graph.quirks import MOST, QUIRKS
 from fitplug.memory.graph.scales import passed
-from fitplug.memory.graph.tensor import Buffer, Tensor
+from fitplug.memory.graph.tensor import Buffer, Tensor, next_serial
 from fitplug.model.records import Layer
 
 # llm_norm_type
@@ -62,7 +62,7 @@ class GraphBase:
         self._tensors: dict[str, Tensor | None] = {}
         self._linears: dict[tuple[str, int], Linear] = {}
         self._passed_scales = passed(model.architecture)
-        self._pins = params.pin and (params.n_tokens < 32 or params.n_gpu_layers > model.n_layer_all)
+        self._pins = params.pins_layers
 
     # Numbers of the header
 
@@ -205,14 +205,16 @@ class GraphBase:
         A graph whose layers differ by anything besides their tensors and `hparams(il)` says so with `key`: layers with equal
         keys are equal. Whether the shortened graph decides was proven by the allocator (layers.py), else all layers are built.
         """
-        n, cut = self.n_layer if n_layer is None else n_layer, self.params.cut
-        if cut == WHOLE:
-            yield from range(n)
-            return
-        for il, run in shortened(layer_classes(self.params, n, key), cut):
+        gf, cut = self.gf, self.params.cut
+        classes = layer_classes(self.params, self.n_layer if n_layer is None else n_layer, key)
+        loop = len(gf.loops)
+        gf.loops.append(classes)
+        for il, run in shortened([layer.shape for layer in classes] if cut.by_shape else classes, cut):
             if run is not None:
-                self.gf.marks.append((len(self.gf.nodes), run))
+                gf.marks.append((len(gf.nodes), run))
+            gf.sections.append(Section(next_serial(), loop, classes[il].shape))
             yield il
+        gf.sections.append(Section(next_serial(), loop, None))
 
     # Nodes
 

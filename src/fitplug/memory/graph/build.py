@@ -1,19 +1,36 @@
 """The order in which ggml computes a graph (ggml/src/ggml.c, ggml_build_forward_expand)."""
 
+from typing import NamedTuple
+
+from fitplug.memory.graph.layers import LayerClass, Run, Shape
 from fitplug.memory.graph.tensor import Tensor
+
+
+class Section(NamedTuple):
+    """Where the drawing of a layer starts, or goes on after the last."""
+
+    serial: int
+    """Of the first tensor."""
+    loop: int
+    """Which loop over layers it belongs to."""
+    shape: Shape | None
+    """The layer's; None after the loop."""
 
 
 class Graph:
     """`ggml_cgraph`: what is computed, in order, and the leaves that it starts from."""
 
-    __slots__ = ("leafs", "marks", "nodes")
+    __slots__ = ("leafs", "loops", "marks", "nodes", "sections")
 
     def __init__(self) -> None:
         """Start empty."""
         self.nodes: list[Tensor] = []
         self.leafs: list[Tensor] = []
-        self.marks: list[tuple[int, int]] = []
+        self.marks: list[tuple[int, Run]] = []
         """(number of nodes, run) at the start of each repetition of a run of equal layers (see layers.py)."""
+        self.loops: list[list[LayerClass]] = []
+        """The layers of each loop over them, those included that are left out."""
+        self.sections: list[Section] = []
 
     def expand(self, tensor: Tensor) -> None:
         """Add `tensor` and what it needs: depth first, sources from left to right (ggml_visit_parents_graph)."""

@@ -64,6 +64,10 @@ class CudaBackend(Backend):
                 buffer = src.buffer if src is not None else None
                 if buffer is not None and not buffer.is_host and self.index not in buffer.backends:
                     return False
+        return self.takes(t)
+
+    def takes(self, t: Tensor) -> bool:
+        """The same, wherever the sources lie."""
         if t.op == "FLASH_ATTN_EXT":
             return self.flash_attn_kernel(t) is not None
         rule = SUPPORTS.get(t.op)

@@ -11,10 +11,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fitplug.formats.header import Tensor
+from fitplug.memory.cache import cells_of
 from fitplug.model.records import Model
 
 if TYPE_CHECKING:
     from fitplug.memory.graph.params import GraphParams
+    from fitplug.memory.graph.tensor import Buffer
 
 ATTEMPTS = (3, 4, 9, 0)
 """Repetitions kept of a run, at least, until the state repeats; 0 keeps them all.
@@ -47,6 +49,29 @@ class Blocks:
                 names.setdefault(il, []).append((rest, tensor.shape))
         self.kinds = _numbered((layer[1:], tuple(names.get(layer.il, ()))) for layer in model.layers)
         """Numbers of blocks with equal numbers of the header, names and shapes."""
+        self.outside = [name for name in model.header.tensors if _numbered_name(name)[0] < 0]
+        """Tensors of no block."""
+        self.lending = sorted({cells_of(model.layers, layer.il) for layer in model.layers if not layer.has_kv})
+        """Blocks whose cells are read by others."""
+        self._away: dict[Hashable, tuple[Hashable, Mapping[str, Buffer]]] = {}
+
+    def away(self, params: "GraphParams", il: int) -> Hashable:
+        """Which of the block's tensors lie elsewhere than its own device, where, and their types if they are copied."""
+        backend, cpu = params.layer_backends[il], len(params.backends) - 1
+        if cpu == 0 or (backend != cpu and not params.moved):
+            return None
+        key, weights = (il, backend, params.copies_weights), params.weights
+        found = self._away.get(key)
+        if found is None or found[1] is not weights:
+            found = self._away[key] = tuple(self._find_away(params, il)), weights
+        return found[0]
+
+    def _find_away(self, params: "GraphParams", il: int) -> Iterator[Hashable]:
+        backend, typed, weights = params.layer_backends[il], params.copies_weights, params.weights
+        for i, tensor in enumerate(self.tensors.get(il, ())):
+            buffer = weights.get(tensor.name)
+            if buffer is not None and (buffer.is_host or buffer.backends[0] != backend):
+                yield i, buffer.name, tensor.type if typed else None
 
 
 def _numbered_name(name: str) -> tuple[int, str]:
@@ -63,55 +88,76 @@ def _numbered(keys: Iterable[Hashable]) -> list[int]:
     return [numbers.setdefault(key, len(numbers)) for key in keys]
 
 
-def layer_classes(params: "GraphParams", n_layer: int, key: Callable[[int], Hashable] | None) -> list[Hashable]:
-    """One value per layer; equal values mean equal graphs. The last layer is its own: it drops the rows nobody asked for."""
+class Shape(NamedTuple):
+    """What decides which tensors a layer makes; equal shapes mean equal tensors."""
+
+    kind: int
+    key: Hashable
+    """What the architecture's graph depends on besides numbers and tensors."""
+    is_last: bool
+    """It drops the rows nobody asked for."""
+
+
+class LayerClass(NamedTuple):
+    """Equal values mean equal graphs: the same tensors with their sources in the same places."""
+
+    shape: Shape
+    backend: int
+    away: Hashable
+    """Which tensors lie elsewhere."""
+
+
+def layer_classes(params: "GraphParams", n_layer: int, key: Callable[[int], Hashable] | None) -> list[LayerClass]:
+    """The class of each layer."""
     backends, kinds = params.layer_backends, params.blocks.kinds
-    classes: list[Hashable] = [
-        (kinds[il], backends[il], _away(params, il), key(il) if key is not None else None) for il in range(n_layer)
+    return [
+        LayerClass(
+            Shape(kinds[il], None if key is None else key(il), il == n_layer - 1), backends[il], params.blocks.away(params, il)
+        )
+        for il in range(n_layer)
     ]
-    if classes:
-        classes[-1] = ("last", classes[-1])
-    return classes
 
 
-def _away(params: "GraphParams", il: int) -> Hashable:
-    """The block's tensors that do not lie on its own device: where they are, and their types if they are copied from there."""
-    backend, cpu = params.layer_backends[il], len(params.backends) - 1
-    if cpu == 0 or (backend != cpu and not params.moved):
-        return None
-    typed, weights = params.copies_weights, params.weights
-    found: list[Hashable] = []
-    for i, tensor in enumerate(params.blocks.tensors.get(il, ())):
-        buffer = weights.get(tensor.name)
-        if buffer is not None and (buffer.is_host or buffer.backends[0] != backend):
-            found.append((i, buffer.name, tensor.type if typed else None))
-    return tuple(found)
+class Run(NamedTuple):
+    """Repetitions of a pattern of layers."""
+
+    start: int
+    """Its first layer."""
+    pattern: tuple[Hashable, ...]
+    """The classes of its layers."""
 
 
 class Cut(NamedTuple):
     """How much of the repetitions to build."""
 
     kept: int = 0
-    """Repetitions of each run: one of `ATTEMPTS`, or 1 for one layer of each kind, which only bounds."""
-    more: Mapping[int, int] = MappingProxyType({})
-    """The same for runs that need more, by their first layers."""
+    """Repetitions of each run: one of `ATTEMPTS`, or 1 for one layer of each class, which only bounds."""
+    more: Mapping[Hashable, int] = MappingProxyType({})
+    """The same for runs that need more, by their patterns."""
+    by_shape: bool = False
+    """With one of each: layers of one shape count as equal, whatever lies where."""
 
-    def of(self, run: int) -> int:
-        """What is kept of the run that starts with this layer."""
-        return self.more.get(run, self.kept)
+    def of(self, run: Run) -> int:
+        """What is kept of a run."""
+        return self.more.get(run.pattern, self.kept) if self.more else self.kept
 
-    def longer(self, runs: Iterable[int]) -> "Cut":
+    def longer(self, runs: Iterable[Run]) -> "Cut":
         """The next attempt: more of these runs."""
-        return self._replace(more={**self.more, **{run: ATTEMPTS[ATTEMPTS.index(self.of(run)) + 1] for run in runs}})
+        attempts: dict[Hashable, int] = {run.pattern: ATTEMPTS[ATTEMPTS.index(self.of(run)) + 1] for run in runs}
+        return self._replace(more={**self.more, **attempts})
 
 
 WHOLE = Cut()
 SHORT = Cut(ATTEMPTS[0])
 ONE_OF_EACH = Cut(1)
+SAMPLE = Cut(1, by_shape=True)
 
 
-def shortened(classes: Sequence[Hashable], cut: Cut) -> Iterator[tuple[int, int | None]]:
+def shortened(classes: Sequence[Hashable], cut: Cut) -> Iterator[tuple[int, Run | None]]:
     """The layers to build: (number, run), where `run` is given for the first layer of each repetition that run was cut to."""
+    if cut == WHOLE:
+        yield from ((il, None) for il in range(len(classes)))
+        return
     kinds = _numbered(classes)
     if cut.kept == 1:
         yield from ((il, None) for il, kind in enumerate(kinds) if kind not in kinds[:il])
@@ -119,10 +165,11 @@ def shortened(classes: Sequence[Hashable], cut: Cut) -> Iterator[tuple[int, int 
     il, n = 0, len(kinds)
     while il < n:
         period, repetitions = _longest_run(kinds, il)
-        keep = cut.of(il)
+        run = Run(il, tuple(classes[il : il + period]))
+        keep = cut.of(run)
         kept = keep + (repetitions - keep) % LEFT_OUT[keep] if keep else repetitions
         if kept < repetitions:
-            yield from ((il + i, None if i % period else il) for i in range(kept * period))
+            yield from ((il + i, None if i % period else run) for i in range(kept * period))
         else:
             yield from ((il + i, None) for i in range(repetitions * period))
         il += repetitions * period
@@ -141,9 +188,9 @@ def _longest_run(kinds: Sequence[int], start: int) -> tuple[int, int]:
     return best
 
 
-def unproven(states: Sequence[tuple[int, Hashable]], cut: Cut) -> list[int]:
+def unproven(states: Sequence[tuple[Run, Hashable]], cut: Cut) -> list[Run]:
     """The runs whose last state was not there before, so many repetitions earlier as divide the number left out."""
-    runs: dict[int, list[Hashable]] = {}
+    runs: dict[Run, list[Hashable]] = {}
     for run, state in states:
         runs.setdefault(run, []).append(state)
     return [run for run, found in runs.items() if not _repeats(found, LEFT_OUT[cut.of(run)])]

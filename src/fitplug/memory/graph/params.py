@@ -1,7 +1,7 @@
 """What a graph is built for: llm_graph_params (src/llama-graph.h) with what it reads from elsewhere."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import field, fields, replace
 from typing import NamedTuple
 
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend
@@ -26,6 +26,12 @@ class Lent(NamedTuple):
     output: LentTensor | None
     caches: Mapping[bool, tuple[LentTensor, LentTensor]]
     """Whether windowed → K and V of the layer whose cells a draft without a cache of its own reads."""
+
+
+VARYING = frozenset((
+    "model", "layer_backends", "weights", "blocks", "n_ctx", "n_ctx_seq", "moved", "n_gpu_layers", "lent", "fused", "cut",
+))  # fmt: skip
+"""Fields of `GraphParams` that graphs of one structure may differ in, or that are the same all the time."""
 
 
 @record
@@ -77,6 +83,21 @@ class GraphParams:
         """Whether the batch is long enough for a device to compute with copies of weights that lie in host memory."""
         return self.n_tokens >= OFFLOAD_MIN_BATCH
 
+    @property
+    def fixed(self) -> Hashable:
+        """All that is neither the context's length nor what lies where."""
+        lent = self.lent
+        borrowed = lent and (
+            lent.tok_embd, lent.output, *[(t.type, t.buffer) for pair in sorted(lent.caches.items()) for t in pair[1]]
+        )  # fmt: skip
+        others = [getattr(self, name) for name in _FIXED]
+        return (*others, self.pins_layers, borrowed, tuple(sorted(self.fused.items())))
+
+    @property
+    def pins_layers(self) -> bool:
+        """Whether nodes named "norm" and "l_last" are given to their layer's device (llama_context::graph_get_cb)."""
+        return self.pin and (self.n_tokens < OFFLOAD_MIN_BATCH or self.n_gpu_layers > self.model.n_layer_all)
+
     def layer_buffer(self, il: int, *, is_weights: bool = False) -> Buffer:
         """The buffer of layer `il`'s own device."""
         backend = self.layer_backends[il]
@@ -91,3 +112,6 @@ class GraphParams:
     def keeping(self, cut: Cut) -> "GraphParams":
         """The same with so much of equal layers."""
         return replace(self, cut=cut)
+
+
+_FIXED = [field.name for field in fields(GraphParams) if field.name not in VARYING]

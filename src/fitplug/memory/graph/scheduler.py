@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fitplug.memory.graph.backends import Backend, Uses
 from fitplug.memory.graph.build import Graph
+from fitplug.memory.graph.layers import Run
 from fitplug.memory.graph.tensor import VIEW_OPS, Tensor
 
 MAX_COPIES = 4
@@ -40,7 +41,7 @@ class Schedule(NamedTuple):
     node_backends: list[int]
     leafs: list[Tensor]
     leaf_backends: list[int]
-    marks: list[tuple[int, int, int]]
+    marks: list[tuple[int, Run, int]]
     """`Graph.marks`, in this order of nodes, and how many copies were asked for before: in their split, and all that stay.
 
     All copies of a split are made at its start: a repetition that asks for one of its own adds to what the others begin with.
@@ -210,6 +211,7 @@ class Scheduler:
     def _duplicate(self, t: Tensor) -> Tensor:
         """ggml_dup_tensor_layout; several copies stay as long as the graph does."""
         copy = Tensor("NONE", t.type, t.ne, [], t.nb)
+        copy.serial = t.serial
         copy.is_input = copy.is_output = self.n_copies > 1
         return copy
 
@@ -234,10 +236,10 @@ class Scheduler:
 
     def _ordered(
         self, graph: Graph, splits: list[Split], deps: dict[int, list[Tensor]]
-    ) -> tuple[list[Tensor], list[int], list[tuple[int, int, int]]]:
+    ) -> tuple[list[Tensor], list[int], list[tuple[int, Run, int]]]:
         nodes: list[Tensor] = []
         backends: list[int] = []
-        marks: list[tuple[int, int, int]] = []
+        marks: list[tuple[int, Run, int]] = []
         marked = dict(graph.marks)
         lasting = 0
         for split in splits:

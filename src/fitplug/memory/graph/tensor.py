@@ -5,6 +5,7 @@ and not in dictionaries, because a graph has thousands of tensors and is laid ou
 """
 
 from collections.abc import Sequence
+from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 from fitplug.formats.ggml_types import TYPES
@@ -19,6 +20,10 @@ PREC_F32 = "prec_f32"
 
 VIEW_OPS = frozenset(("VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"))
 """Operations that compute nothing (ggml/src/ggml-backend.cpp, ggml_is_view_op)."""
+
+
+next_serial = count().__next__
+"""Numbers tensors in the order in which they are made."""
 
 
 class Buffer(NamedTuple):
@@ -37,8 +42,8 @@ class Tensor:
     """`ggml_tensor` without data. `op` is "NONE" for what is not computed: inputs, weights, caches."""
 
     __slots__ = (
-        "addr", "alloc_bytes", "allocated", "backend", "buffer", "buffer_id", "copies", "is_input", "is_output", "n_bytes",
-        "n_children", "n_views", "nb", "ne", "op", "param", "seen", "src", "type", "view_offs", "view_src",
+        "allocated", "backend", "block", "buffer", "copies", "is_input", "is_output", "n_bytes", "n_children", "n_views", "nb",
+        "ne", "op", "param", "seen", "serial", "src", "type", "view_offs", "view_src",
     )  # fmt: skip
 
     op: str
@@ -58,6 +63,8 @@ class Tensor:
     buffer: Buffer | None
     is_input: bool
     is_output: bool
+    serial: int
+    """How many tensors were made before it; a copy has its original's."""
     seen: bool
     """Already in the graph."""
     backend: int
@@ -68,10 +75,8 @@ class Tensor:
     """Allocator: readers that are still to come, and views likewise."""
     n_views: int
     allocated: bool
-    """Allocator: lies in the buffer `buffer_id` at `addr`, `alloc_bytes` long."""
-    buffer_id: int
-    addr: int
-    alloc_bytes: int
+    """Allocator: has the memory `block`."""
+    block: int
 
     def __init__(
         self,
@@ -88,6 +93,7 @@ class Tensor:
         self.type = type
         self.ne = ne
         self.src = src
+        self.serial = next_serial()
         if nb is None:
             block, size = BLOCKS[type]
             nb1 = ne[0] // block * size

@@ -1,0 +1,96 @@
+"""Programs that are kept answer other settings as a new drawing of every layer would."""
+
+import pytest
+
+import latent_support as latent
+import recurrent_support as recurrent
+import truth_support as truth
+from fitplug.errors import RefusedError
+from fitplug.memory.compute import ComputeEstimator
+from fitplug.memory.estimate import Estimator
+from fitplug.memory.graph.reuse import Layouts
+from fitplug.model.describe import describe
+from fitplug.settings import Settings
+
+SERVER = truth.RUNNERS["llama-server"]
+CARD = {"name": "RTX4090", "total_mib": 24564, "free_mib": 24000, "compute_capability": "8.9"}
+OLD_CARD = {"name": "T4", "total_mib": 15360, "free_mib": 15000, "compute_capability": "7.5"}
+NOT_DEEPENED = ("t5", "wavtokenizer", "pockettts")
+"""Which number their blocks in ways of their own."""
+DRAFTS = ("eagle3", "dflash", "dspark")
+"""Which run beside a target only."""
+
+
+def _latent(name):
+    times = 1 if name.startswith(NOT_DEEPENED) else 3
+    return describe(truth.header_of(recurrent.deepened(latent.models()[name], times)))
+
+
+MODELS = {
+    **{f"recurrent/{name}": lambda name=name: recurrent.model(name, 3) for name in recurrent.models()},
+    **{f"latent/{name}": lambda name=name: _latent(name) for name in latent.models() if not name.startswith(DRAFTS)},
+    **{f"{name} {ftype}": lambda name=name, ftype=ftype: truth.model(name, ftype)
+       for name, ftype in dict.fromkeys((row["model"], row["ftype"]) for row in truth.rows("memory"))},
+}  # fmt: skip
+SHORT, LONG = 512, 131072
+
+
+def _questions(n_layer):
+    """Neighbours that differ in the context, some also in what lies where; the first contexts are shorter than a batch."""
+    half = n_layer // 2
+    return [
+        *[Settings(n_ctx=n) for n in (SHORT, 8192, LONG, 8192)],
+        *[Settings(n_ctx=n, n_gpu_layers=half + i) for i, n in enumerate((4096, LONG, 16384))],
+        *[Settings(n_ctx=n, n_cpu_moe=half + i, type_k="q8_0", type_v="q8_0") for i, n in enumerate((4096, LONG))],
+        *[Settings(n_ctx=n, flash_attn="off", n_seq_max=2, offload_kqv=i > 0) for i, n in enumerate((4096, 65536, LONG))],
+        *[Settings(n_ctx=n, tensor_split=(3.0 + i, 4.0, 5.0)) for i, n in enumerate((4096, LONG))],
+    ]
+
+
+def _sizes(compute, estimator, settings):
+    placement, resolved, _ = estimator.static(settings)
+    return compute.sizes(placement, estimator.placed(placement, settings), resolved, settings)
+
+
+def _compare(model, cards, some):
+    estimator = Estimator(model, truth.machine(cards, host_bytes=1 << 40), SERVER)
+    kept, whole = (ComputeEstimator(model, estimator.machine, SERVER, shorten=shorten) for shorten in (True, False))
+    asked = 0
+    for settings in some:
+        try:
+            expected = _sizes(whole, estimator, settings)
+        except RefusedError:
+            continue
+        asked += 1
+        assert _sizes(kept, estimator, settings) == expected, settings
+    assert asked
+
+
+@pytest.mark.parametrize("name", list(MODELS)[:: max(1, truth.EVERY // 2)])
+def test_what_is_kept_changes_no_byte(name):
+    """On one card."""
+    model = MODELS[name]()
+    _compare(model, [CARD], _questions(model.n_layer))
+
+
+@pytest.mark.parametrize("name", list(MODELS)[1 :: max(1, truth.EVERY)])
+def test_nor_does_it_on_unlike_cards(name):
+    """Which take different operations, and where most of the layers change places."""
+    model = MODELS[name]()
+    _compare(model, [CARD, OLD_CARD, CARD], _questions(model.n_layer)[::2])
+
+
+def test_another_context_is_not_scheduled_again(monkeypatch):
+    """It is only measured."""
+    made = []
+    make = Layouts._made
+    monkeypatch.setattr(Layouts, "_made", lambda self, *how: made.append(how) or make(self, *how))
+    estimator = Estimator(truth.model("llama-3.1-8b", "Q8_0"), truth.machine([CARD]), SERVER)
+    estimator(Settings(n_ctx=4096, n_gpu_layers=12))
+    first = len(made)
+
+    for n_ctx, n_gpu_layers in ((8192, 12), (LONG, 12), (8192, 12)):
+        estimator(Settings(n_ctx=n_ctx, n_gpu_layers=n_gpu_layers))
+
+    assert first
+    assert len(made) == first
