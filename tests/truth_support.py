@@ -111,13 +111,14 @@ def machine(devices, host_bytes=48 << 30):
 _WITH_VALUE = {
     "-c": ("n_ctx", int), "-ngl": ("n_gpu_layers", int), "-b": ("n_batch", int), "-ub": ("n_ubatch", int),
     "-np": ("n_seq_max", int), "-ctk": ("type_k", str), "-ctv": ("type_v", str), "-fa": ("flash_attn", str),
-    "--n-cpu-moe": ("n_cpu_moe", int), "-sm": ("split_mode", str), "-mg": ("main_gpu", int),
+    "--n-cpu-moe": ("n_cpu_moe", int), "-ncmoe": ("n_cpu_moe", int), "-sm": ("split_mode", str), "-mg": ("main_gpu", int),
+    "-dev": ("devices", lambda text: () if text == "none" else tuple(text.split(","))),
     "-ts": ("tensor_split", lambda text: tuple(map(float, text.split(",")))),
     "-ot": ("overrides", lambda text: tuple(TensorOverride(*rule.rsplit("=", 1)) for rule in text.split(","))),
 }  # fmt: skip
 _ALONE = {
     "-kvu": ("kv_unified", True), "--swa-full": ("swa_full", True), "-nkvo": ("offload_kqv", False),
-    "--cpu-moe": ("n_cpu_moe", -1),
+    "--cpu-moe": ("n_cpu_moe", -1), "-cmoe": ("n_cpu_moe", -1), "--no-op-offload": ("op_offload", False),
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.devices import cpu_backend, device_backends
 from fitplug.memory.graph.layers import ONE_OF_EACH, SHORT, Blocks, Cut, unproven
-from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.params import GraphParams, copy_name
 from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.reuse import Layouts, Schedules
 from fitplug.memory.graph.scheduler import MAX_COPIES, Scheduler
@@ -254,9 +254,14 @@ class ParamsFor:
         )  # fmt: skip
 
     def _buffers(self, placed: Placed) -> Mapping[str, Buffer]:
+        """Of every weight by its name, and of the copies that each backend's layers have of rope factors."""
         known: dict[str, Buffer] = {}
         found: dict[str, Buffer] = {}
-        for name, kind in placed.tensors().items():
+        kinds = placed.tensors()
+        for tensor in placed.table.rope:
+            for b, device in enumerate((*self._placement.names, HOST)):
+                kinds[copy_name(tensor.name, b)] = placed.rope_buffer(tensor, device)
+        for name, kind in kinds.items():
             buffer = known.get(kind)
             if buffer is None:
                 buffer = known[kind] = self._buffer(kind)

@@ -248,7 +248,11 @@ class Placed:
         rule = self.model.row.rope_layers
         if rule != "all":
             layers = [layer for layer in layers if (layer.il < n if rule == "trunk" else not layer.is_swa)]
-        return [self._choose(tensor, "ROPE", self.device(layer.il)) for layer in layers]
+        return [self.rope_buffer(tensor, self.device(layer.il)) for layer in layers]
+
+    def rope_buffer(self, tensor: Tensor, device: str) -> str:
+        """The buffer type of the copy that a layer on `device` has."""
+        return self._choose(tensor, "ROPE", device)
 
     def tensors(self) -> dict[str, str]:
         """Buffer type of every tensor that is loaded, by name; of copies, the tensor's own."""

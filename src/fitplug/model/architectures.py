@@ -170,7 +170,7 @@ ROWS = (
     Row("qwen", needs=(RMS,), output="required", rope="neox"),
     Row("qwen2", needs=(RMS,), rope="neox"),
     Row("qwen2moe", needs=(RMS,), ff_exp="optional", output="required", rope="neox", experts=True),
-    Row("qwen2vl", needs=(SECTIONS, RMS), rope="mrope"),
+    Row("qwen2vl", needs=(SECTIONS,), rope="mrope"),
     Row("qwen3", needs=(RMS,), rope="neox"),
     Row("qwen3moe", needs=(RMS,), ff_exp="optional", rope="neox", experts=True),
     Row("qwen3next", needs=(RMS, *SSM, SSM_GROUPS), memory="hybrid", recurrent="interval", attention="trunk",

@@ -8,7 +8,7 @@ from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.build import Graph, Section
 from fitplug.memory.graph.errors import UnknownGraphError
 from fitplug.memory.graph.layers import layer_classes, shortened
-from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.params import GraphParams, copy_name
 from fitplug.memory.graph.quirks import MOST, QUIRKS
 from fitplug.memory.graph.scales import passed
 from fitplug.memory.graph.tensor import Buffer, Tensor, next_serial
@@ -175,12 +175,19 @@ class GraphBase:
 
     @cached_property
     def output(self) -> Linear:
-        """model.output with its bias and scale; the token embeddings where the file has none of its own."""
+        """model.output with its bias and scale; the token embeddings where the file has none of its own.
+
+        They are one tensor if they lie in one buffer type (TENSOR_DUPLICATED in llama_model_loader::create_tensor), and so
+        have one copy on a device that reads both.
+        """
         own = self.w("output")
         found = self.model.header.tensors.get("token_embd.weight")
         if own.weight is not None or found is None:
             return own
-        return own._replace(weight=self.weight_in(found.type, found.shape, self.params.output))
+        embd, buffer = self.tok_embd, self.params.output
+        if embd is not None and embd.buffer == buffer and not self.model.row.output_first:
+            return own._replace(weight=embd)
+        return own._replace(weight=self.weight_in(found.type, found.shape, buffer))
 
     def rope_factors(self, il: int) -> Tensor | None:
         """llama_model::get_rope_factors: frequencies of the file, else the long or short set of longrope."""
@@ -191,10 +198,10 @@ class GraphBase:
         found = self.model.header.tensors.get(name)
         if found is None:
             return None
-        key = f"{name}@{self.params.layer_backends[il]}"
+        key = copy_name(name, self.params.layer_backends[il])
         t = self._tensors.get(key)
         if t is None:
-            t = self._tensors[key] = self.weight_in(found.type, found.shape, self.params.layer_buffer(il, is_weights=True))
+            t = self._tensors[key] = self.weight_in(found.type, found.shape, self.params.weights[key])
         return t
 
     # The loop over the layers

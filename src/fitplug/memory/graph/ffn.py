@@ -114,8 +114,6 @@ class FeedForward(GraphBase):
         if not self.quirks.scaled_experts:
             up, gate, down = up._replace(scale=None), gate._replace(scale=None), down._replace(scale=None)
         probs = bias.bias if bias.bias is not None else bias.weight
-        if probs is None:
-            probs = self.tensor(f"blk.{il}.{probs_b}")
         return Experts(self.w("ffn_gate_inp", il), up, gate, down, gate_up, probs)
 
     def build_moe_ffn(
@@ -174,7 +172,7 @@ class FeedForward(GraphBase):
 
     def _group_mask(self, selection: Tensor, n_expert: int, n_groups: int) -> Tensor:
         """Keep the best groups of experts only (DeepSeek V3)."""
-        n_tokens = self.n_tokens
+        n_tokens = selection.ne[1]
         groups = ggml.reshape(selection, n_expert // n_groups, n_groups, n_tokens)
         scores = ggml.argsort_top_k(groups, 2)
         scores = ggml.get_rows(ggml.reshape(groups, 1, *groups.ne[:3]), scores)

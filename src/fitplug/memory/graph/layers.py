@@ -26,6 +26,7 @@ three places for it take turns.
 """
 LEFT_OUT = {3: 1, 4: 2, 9: 6}
 """What the number of repetitions that are left out is a multiple of: every cycle of states that is accepted."""
+PARTS = frozenset(("weight", "bias", "scale", "input_scale"))
 LONGEST_NUMBER = 6
 LONGEST = 12
 """Longest pattern of layers that is looked for."""
@@ -43,6 +44,8 @@ class Blocks:
         for name, tensor in model.header.tensors.items():
             il, rest = _numbered_name(name)
             base, _, part = rest.rpartition(".")
+            if part not in PARTS:  # made by tn(id, il): some architectures' norms have no suffix
+                base, part = rest, "weight"
             self.linears.setdefault((base, il), {})[part] = name
             if il >= 0:
                 self.tensors.setdefault(il, []).append(tensor)

@@ -114,4 +114,9 @@ class GraphParams:
         return replace(self, cut=cut)
 
 
+def copy_name(name: str, backend: int) -> str:
+    """What `GraphParams.weights` calls the copy of a rope factor tensor that the layers of one backend have."""
+    return f"{name}@{backend}"
+
+
 _FIXED = [field.name for field in fields(GraphParams) if field.name not in VARYING]

@@ -19,7 +19,6 @@ from fitplug.memory.graph.blocks.mixing import (
     Inputs,
     Mixer,
     after_dense_lead,
-    bare,
     deepseek_experts,
     dense,
     experts,
@@ -50,8 +49,6 @@ class Hybrid(NamedTuple):
     ffn_norm: str = "ffn_norm"
     post_norms: tuple[str, str] | None = None
     """Norms of what the mixer and the feed-forward block add."""
-    bare_ffn_norm: bool = False
-    """Its name in the file lacks ".weight", as those of post_norms do."""
     pos: bool = True
     """There are positions."""
     expand_norm: bool = False
@@ -85,7 +82,7 @@ ROWS: dict[str, Hybrid] = {
     "mamba2": Hybrid(MAMBA2),
     "jamba": Hybrid(MAMBA, self_attention(rope=False), pos=False, residual_first=True,
         ffn=sparse_or_dense(experts(norm_w=False), dense())),
-    "falcon-h1": Hybrid(MAMBA2, self_attention(), rows="added", ffn=dense(), bare_ffn_norm=True),
+    "falcon-h1": Hybrid(MAMBA2, self_attention(), rows="added", ffn=dense()),
     "plamo2": Hybrid(PLAMO2, self_attention(qk_norm=True), ffn=swiglu_in_one,
         post_norms=("post_attention_norm", "post_ffw_norm")),
     "granitehybrid": Hybrid(MAMBA2, self_attention(wo_bias=True, factors=True), residual_scale=True, logit_scale=True,
@@ -167,13 +164,12 @@ def _mixer(row: Hybrid, layer: Layer) -> Mixer:
 
 def _fed_forward(g: GraphContext, row: Hybrid, ffn: FeedForward, residual: Tensor, il: int) -> Tensor:
     """The residual after a layer's feed-forward block."""
-    norm = bare(g, row.ffn_norm, il) if row.bare_ffn_norm else g.w(row.ffn_norm, il)
-    cur = ffn(g, g.build_norm(residual, norm, LLM_NORM_RMS, il), il)
+    cur = ffn(g, g.build_norm(residual, g.w(row.ffn_norm, il), LLM_NORM_RMS, il), il)
     return _added(g, row, _post_normed(g, row, cur, il, 1), residual)
 
 
 def _post_normed(g: GraphContext, row: Hybrid, cur: Tensor, il: int, which: int) -> Tensor:
-    return cur if row.post_norms is None else g.build_norm(cur, bare(g, row.post_norms[which], il), LLM_NORM_RMS, il)
+    return cur if row.post_norms is None else g.build_norm(cur, g.w(row.post_norms[which], il), LLM_NORM_RMS, il)
 
 
 def _added(g: GraphContext, row: Hybrid, cur: Tensor, residual: Tensor) -> Tensor:

@@ -7,15 +7,15 @@ from fitplug.memory.graph.errors import UnknownGraphError
 
 
 def build(g: GraphContext) -> None:
-    """Draw the graph.
+    """Draw the graph. A block's weights lie where its first pass does, on whichever device the pass itself is.
 
     Raises:
-        UnknownGraphError: the passes of one block lie on different devices, which has not been proven to the byte.
+        UnknownGraphError: there are scales, which llama.cpp looks for by the number of the pass, not of the block.
     """
     n_phys = g.hparam("n_layer_phys") or g.n_layer
-    normed_between = n_phys < g.n_layer and not g.get_bool("skip_loop_final_norm")
-    if n_phys < g.n_layer and len(set(g.params.layer_backends)) > 1:
+    if n_phys < g.n_layer and any(name.endswith(".scale") for name in g.model.tensors):
         raise UnknownGraphError(g.arch)
+    normed_between = n_phys < g.n_layer and not g.get_bool("skip_loop_final_norm")
     cur = g.build_inp_embd()
     inp_pos, inp_attn, out_ids = g.build_inp_pos(), g.build_attn_inp_kv(), g.build_inp_out_ids()
     kinds = g.params.blocks.kinds
@@ -23,7 +23,7 @@ def build(g: GraphContext) -> None:
         block, residual = il % n_phys, cur
         normed = g.build_norm(cur, g.w("attn_norm", block), LLM_NORM_RMS, il)
         q, k, v = g.build_qkv(block, normed)
-        factors = g.rope_factors(il)
+        factors = g.rope_factors(block)
         q, k = ggml.rope_ext(q, inp_pos, factors), ggml.rope_ext(k, inp_pos, factors)
         cur = g.build_attn(inp_attn, g.w("attn_output", block), q, k, v, il)
         if il == g.n_layer - 1:

@@ -5,7 +5,7 @@ from typing import NamedTuple, TypeAlias
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import InpAttnK, InpAttnKv, InpAttnKvIswa
-from fitplug.memory.graph.base import LLM_NORM_RMS, Linear
+from fitplug.memory.graph.base import LLM_NORM_RMS
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.ffn import GATING_FUNCS, PAR, RELU_SQR, SEQ, SIGMOID, SILU, SWIGLU
 from fitplug.memory.graph.recurrent import InpRs
@@ -23,11 +23,6 @@ class Inputs(NamedTuple):
 Mixer: TypeAlias = Callable[[GraphContext, Inputs, Tensor, int], Tensor]
 """(g, inputs, normed residual, il) → what is added to the residual."""
 FeedForward: TypeAlias = Callable[[GraphContext, Tensor, int], Tensor]
-
-
-def bare(g: GraphContext, name: str, il: int) -> Linear:
-    """A norm whose name in the file lacks ".weight" (tn(id, il) instead of tn(id, "weight", il))."""
-    return Linear(g.tensor(f"blk.{il}.{name}"))
 
 
 def recurrent(layer: Callable[[GraphContext, InpRs, Tensor, int], Tensor]) -> Mixer:

@@ -4,7 +4,6 @@ from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import LLM_NORM_RMS
 from fitplug.memory.graph.blocks import F32
 from fitplug.memory.graph.blocks.mamba import scan
-from fitplug.memory.graph.blocks.mixing import bare
 from fitplug.memory.graph.blocks.states import conv_with_state
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.recurrent import InpRs
@@ -45,7 +44,7 @@ def _selected(g: GraphContext, x: Tensor, il: int, d_state: int) -> tuple[Tensor
     C = ggml.view_3d(x_bcdt, d_state, *by_seq, nb1, nb2, d_state * F32)  # noqa: N806 - as above
     dt = ggml.view_3d(x_bcdt, dt_dim, *by_seq, nb1, nb2, 2 * d_state * F32)
     B, C, dt = (  # noqa: N806 - as above
-        g.build_norm(t, bare(g, f"ssm_{name}_norm", il), LLM_NORM_RMS, il) for name, t in (("b", B), ("c", C), ("dt", dt))
+        g.build_norm(t, g.w(f"ssm_{name}_norm", il), LLM_NORM_RMS, il) for name, t in (("b", B), ("c", C), ("dt", dt))
     )
     dt = ggml.add(g.proj("ssm_dt", dt, il), g.need(g.w("ssm_dt", il).bias))
     groups = (d_state, 1, *by_seq, d_state * F32)
