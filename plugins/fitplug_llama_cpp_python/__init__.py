@@ -1,6 +1,6 @@
 """llama-cpp-python: a plan as the arguments of `llama_cpp.Llama`, and the installed package as an engine to ask."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fitplug.extension import Engine, Export, Exporter, ExportRequest, Runner
@@ -8,6 +8,7 @@ from fitplug.hookspecs import hookimpl
 from fitplug.settings import DRAFT_SETTINGS
 
 if TYPE_CHECKING:
+    from fitplug.machine.records import Device
     from fitplug.planner.records import Plan
     from fitplug.settings import Settings
 
@@ -51,6 +52,7 @@ def fitplug_engines() -> Iterable[Engine]:
         available=_version,
         measure=_measure,
         runner="llama-fit-params",
+        devices=_listed,
     )
 
 
@@ -58,6 +60,12 @@ def _render(plan: "Plan", request: ExportRequest) -> Export:
     from fitplug_llama_cpp_python.arguments import render
 
     return render(plan, request)
+
+
+def _listed() -> "Sequence[Device] | None":
+    from fitplug_llama_cpp_python.engine import listed
+
+    return listed()
 
 
 def _version() -> str | None:

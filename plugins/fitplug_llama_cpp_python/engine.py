@@ -3,13 +3,18 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from fitplug.errors import RefusedError, UnreadableError
+from fitplug.machine.backends import backend_named
+from fitplug.machine.records import Device
 from fitplug.settings import Settings
 
 _TIMEOUT = 600
+_LIST_TIMEOUT = 5
+"""Seconds: importing the package takes one, opening a card another."""
 
 
 def version() -> str | None:
@@ -46,6 +51,31 @@ def measure(model: str, settings: Settings) -> Mapping[str, Mapping[str, int]]:
         return {str(name): {str(k): int(v) for k, v in row.items()} for name, row in json.loads(answers[-1])["buffers"].items()}
     except (ValueError, AttributeError, TypeError) as error:
         raise UnreadableError("llama-cpp-python answered nonsense") from error
+
+
+def listed() -> Sequence[Device] | None:
+    """The devices of the package's library; None where it is missing or does not answer."""
+    from importlib.util import find_spec
+
+    if find_spec("llama_cpp") is None:
+        return None
+    argv = [sys.executable, "-m", "fitplug_llama_cpp_python.listing"]
+    try:
+        done = subprocess.run(  # noqa: S603 - this Python, this module
+            argv, capture_output=True, text=True, timeout=_LIST_TIMEOUT, check=False, errors="replace"
+        )
+        rows = json.loads(done.stdout.splitlines()[-1])["devices"]
+        return tuple(_device(row) for row in rows)
+    except (OSError, subprocess.SubprocessError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _device(row: Mapping[str, Any]) -> Device:
+    total = int(row["total_bytes"])
+    return Device(
+        kind=row["kind"], backend=backend_named(row["name"]), name=str(row["description"]), total_bytes=total,
+        free_bytes=min(total, int(row["free_bytes"])), pci_id=row.get("pci_id"), basis="llama.cpp",
+    )  # fmt: skip
 
 
 def reason(log: str) -> str:

@@ -29,10 +29,10 @@ class _Node(ctypes.Structure):
 
 def breakdown(context: int) -> dict[str, dict[str, int]]:
     """Buffer type → model, context and compute bytes of a `llama_context`."""
-    found = _function(_SYMBOL, _Map, ctypes.c_void_p)(context)
+    found = function(_SYMBOL, _Map, ctypes.c_void_p)(context)
     if found.count > _MOST:
         raise RuntimeError("llama.cpp's memory breakdown does not look as expected")
-    name = _function("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)
+    name = function("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)
     rows: dict[str, dict[str, int]] = {}
     for node in _walk(found.root, found.count):
         row = rows.setdefault(name(node.key).decode(), {"model": 0, "context": 0, "compute": 0})
@@ -52,16 +52,16 @@ def _walk(root: int | None, count: int) -> Iterator[_Node]:
 
 def load_backends() -> None:
     """Backends that are libraries of their own lie beside libllama; nothing to do where they are built in."""
-    if not _devices():
+    if not all_devices():
         folder = os.path.dirname(str(llama_cpp.llama_cpp._lib._name))  # noqa: PTH120, SLF001 - a folder's name; as below
-        _function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)(folder.encode())
+        function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)(folder.encode())
 
 
 def buffer_type(name: str) -> int:
     """The default buffer type of that name, as -ot takes it (common/arg.cpp, parse_tensor_buffer_overrides)."""
-    buft = _function("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)
-    buft_name = _function("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)
-    for device in _devices():
+    buft = function("ggml_backend_dev_buffer_type", ctypes.c_void_p, ctypes.c_void_p)
+    buft_name = function("ggml_backend_buft_name", ctypes.c_char_p, ctypes.c_void_p)
+    for device in all_devices():
         if buft_name(buft(device)).decode() == name:
             return int(buft(device))
     raise ValueError(f"there is no buffer type {name}")
@@ -69,20 +69,21 @@ def buffer_type(name: str) -> int:
 
 def device(name: str) -> int:
     """The device of that name, as -dev takes it."""
-    device_name = _function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
-    for found in _devices():
+    device_name = function("ggml_backend_dev_name", ctypes.c_char_p, ctypes.c_void_p)
+    for found in all_devices():
         if device_name(found).decode() == name:
             return found
     raise ValueError(f"there is no device {name}")
 
 
-def _devices() -> list[int]:
-    count = _function("ggml_backend_dev_count", ctypes.c_size_t)
-    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
+def all_devices() -> list[int]:
+    """Every ggml_backend_dev_t, the CPU's too."""
+    count = function("ggml_backend_dev_count", ctypes.c_size_t)
+    get = function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
     return [int(get(i)) for i in range(count())]
 
 
-def _function(name: str, restype: Any, *argtypes: Any) -> Any:
+def function(name: str, restype: Any, *argtypes: Any) -> Any:
     """Of libllama, or of the libggml that it is linked to (the package may have loaded another one besides)."""
     function = llama_cpp.llama_cpp._lib[name]  # noqa: SLF001 - the package has no public name for its library
     function.restype, function.argtypes = restype, list(argtypes)

@@ -1,6 +1,6 @@
 """llama.cpp's own programs: llama-server, llama-cli and llama-fit-params."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fitplug.extension import Engine, Export, Exporter, ExportRequest, Runner
@@ -8,6 +8,7 @@ from fitplug.hookspecs import hookimpl
 from fitplug.units import MIB
 
 if TYPE_CHECKING:
+    from fitplug.machine.records import Device
     from fitplug.planner.records import Plan
     from fitplug.settings import Settings
 
@@ -72,6 +73,8 @@ def fitplug_engines() -> Iterable[Engine]:
         measure=_server_measure,
         precision=5244,
         ghosts=False,
+        devices=_listed,
+        devices_precision=MIB,
     )
 
 
@@ -121,6 +124,12 @@ def _fit_params_measure(model: str, settings: "Settings") -> Mapping[str, Mappin
     from fitplug_llamacpp.engines import measure_fit_params
 
     return measure_fit_params(model, settings)
+
+
+def _listed() -> "Sequence[Device] | None":
+    from fitplug_llamacpp.listing import listed
+
+    return listed()
 
 
 def _server_version() -> str | None:

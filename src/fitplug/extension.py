@@ -195,3 +195,7 @@ class Engine:
     """How far, in bytes, a reported figure may lie from the truth because of how it is printed."""
     ghosts: bool = True
     """It reads no weights, so a file whose tensors are a hole will do."""
+    devices: "Callable[[], Sequence[Device] | None] | None" = None
+    """Its own list of GPUs, within a few seconds; None where it is not installed or does not answer."""
+    devices_precision: int = 1
+    """The same for that list's figures."""

@@ -33,3 +33,10 @@ def test_generations_without_observations_are_assumed(capability, basis):
 
     assert found.basis == basis
     assert 0 < found.low <= found.n_bytes <= found.high < 2048 * MIB
+
+
+def test_a_processor_behind_a_server_opens_nothing():
+    """And a card there takes what cards take."""
+    far = Device(backend="rpc", total_bytes=1 << 34, free_bytes=1 << 34, extra={"served_by": "cpu"})
+    assert device_overhead(far).n_bytes == 0
+    assert device_overhead(_device(None, "rpc")).n_bytes > 100 * MIB

@@ -7,7 +7,7 @@ import click
 
 from fitplug.cli.command import Command, Option
 from fitplug.cli.options import json_option, split_addresses
-from fitplug.cli.steps import detect_machine, load_registry, read_machine_file, waiting, with_remote
+from fitplug.cli.steps import ask_installed, detect_machine, load_registry, read_machine_file, waiting, with_remote
 
 if TYPE_CHECKING:
     from fitplug.machine.records import Machine
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--machine", cls=Option, metavar="FILE", help="show a recorded machine instead")
 @click.option("--raw", cls=Option, is_flag=True, help="what each detector collected, as JSON, for a report")
+@click.option("--ask/--no-ask", cls=Option, default=True, help="ask the installed llama.cpp for its own list too (default)")
 @click.option("--rpc", cls=Option, multiple=True, metavar="HOST:PORT[=CARD]", help="the devices of an rpc-server too")
 @click.option(
     "--bandwidth",
@@ -36,9 +37,16 @@ if TYPE_CHECKING:
 @click.argument("words", nargs=-1, metavar="[WORDS]…")
 @json_option
 def command(
-    *, words: tuple[str, ...], machine: str | None, raw: bool, rpc: tuple[str, ...], bandwidth: bool, catalogue: bool,
+    *,
+    words: tuple[str, ...],
+    machine: str | None,
+    raw: bool,
+    ask: bool,
+    rpc: tuple[str, ...],
+    bandwidth: bool,
+    catalogue: bool,
     as_json: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Show the hardware that was found, as llama.cpp will see it."""
     if catalogue:
         return _catalogue(" ".join(words), as_json=as_json)
@@ -54,6 +62,8 @@ def command(
         print(json.dumps({"schema": 1, "raw": found, "notes": notes}, indent=2, default=str))
         return 0
     here = detect_machine(registry) if machine is None else read_machine_file(machine, registry)
+    if ask and machine is None:
+        here = ask_installed(here, registry)
     if rpc:
         here = with_remote(here, split_addresses(rpc), registry, measure=bandwidth)
     if bandwidth:

@@ -45,6 +45,7 @@ class Target(NamedTuple):
     runner: str
     reserve_bytes: int
     rpc: tuple[str, ...] = ()
+    ask: bool = False
 
 
 class Wish(NamedTuple):
@@ -163,6 +164,7 @@ def target_options(*, reserve: int, runner: str | None = "llama-server") -> Deco
                 help="a card one does not have; may be repeated"),
         _target("--rpc", multiple=True, metavar="HOST:PORT[=CARD]",
                 help="an rpc-server of llama.cpp whose devices are used too; may be repeated"),
+        _target("--ask", is_flag=True, help="ask the installed llama.cpp for its devices too, which takes a second"),
         _target("--runner", metavar="NAME", default=runner or "", shell_complete=complete_runners,
                 help=f"the program that will run it ({runner or 'as RUNNER'})"),
         _target("reserve_bytes", "--reserve", type=Size(), metavar="SIZE", help=f"to leave free on every GPU ({kept})"),
@@ -175,12 +177,13 @@ def target_options(*, reserve: int, runner: str | None = "llama-server") -> Deco
             machine: str | None,
             gpus: tuple[str, ...],
             rpc: tuple[str, ...],
+            ask: bool,
             runner: str,
             reserve_bytes: int | None,
             **rest: Any,
         ) -> Any:
             asked = reserve if reserve_bytes is None else reserve_bytes
-            return function(target=Target(machine, gpus, runner, asked, split_addresses(rpc)), **rest)
+            return function(target=Target(machine, gpus, runner, asked, split_addresses(rpc), ask), **rest)
 
         return _decorated(call, options)
 

@@ -55,11 +55,27 @@ def read_companions(settings: Settings, registry: Registry) -> "tuple[Companions
 def find_machine(target: Target, registry: Registry) -> "Machine":
     """The recorded machine, or this one; with the cards of --gpu in place of its own, and those of --rpc."""
     machine = read_machine_file(target.machine, registry) if target.machine is not None else detect_machine(registry)
+    if target.ask and target.machine is None and not target.gpus:
+        machine = ask_installed(machine, registry, target.runner)
     if target.gpus:
         from fitplug.machine.imagined import imagined_machine
 
         machine = imagined_machine(target.gpus, machine.host)
     return with_remote(machine, target.rpc, registry) if target.rpc else machine
+
+
+def ask_installed(machine: "Machine", registry: Registry, runner: str = "") -> "Machine":
+    """The machine as the installed llama.cpp lists it: that runner's, else the first that answers; it takes a second."""
+    from fitplug.machine.installed import agree
+
+    engines = sorted((item.record for item in registry.engines), key=lambda engine: engine.name != runner)
+    for engine in engines:
+        with waiting(f"asking {engine.name}"):
+            listed = engine.devices() if engine.devices is not None else None
+        if listed is not None:
+            only = engine.name == runner
+            return agree(machine, listed, engine.name, precision=engine.devices_precision, only=only)
+    return machine
 
 
 def with_remote(machine: "Machine", addresses: Sequence[str], registry: Registry, *, measure: bool = False) -> "Machine":

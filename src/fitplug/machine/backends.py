@@ -151,6 +151,12 @@ def _within(value: object, least: int, most: int) -> int | None:
     return value if type(value) is int and least <= value <= most else None
 
 
+def backend_named(device_name: str) -> str:
+    """The backend whose devices have such names: "CUDA0" is "cuda"; of a stranger the letters are its name."""
+    prefix = device_name.rstrip("0123456789")
+    return next((row.name for row in BACKENDS.values() if row.prefix == prefix), prefix.lower())
+
+
 def ggml_device_names(devices: Sequence[Device]) -> tuple[str, ...]:
     """CUDA0, CUDA1, Vulkan0, …: numbered per backend in the order given."""
     seen: dict[str, int] = {}

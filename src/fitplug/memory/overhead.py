@@ -48,6 +48,7 @@ _OTHERS = {
     "vulkan": _Row(64, 256, 1024, "no card measured alone"),
     "sycl": _Row(64, 256, 1024, "no card measured"),
     "metal": _Row(0, 64, 256, "no card measured"),
+    "cpu": _Row(0, 0, 64, "a processor behind an RPC server keeps the graph, and nothing else"),
 }
 """Supposed ranges of backends without observations of a device that nothing else used."""
 
@@ -58,5 +59,8 @@ def device_overhead(device: Device) -> Overhead:
         major = (device.compute_capability or "").split(".")[0]
         row, basis = (SEEN[major], Basis.MEASURED) if major in SEEN else (_ANY_CUDA, Basis.ASSUMED)
     else:
-        row, basis = _OTHERS.get(device.backend, _ANY_CUDA), Basis.ASSUMED
-    return Overhead(row.low * MIB, row.typical * MIB, row.high * MIB, basis)
+        # an RPC server has opened its device before it says what is free; what is loaded later is as much as elsewhere
+        row, basis = _OTHERS.get(str(device.extra.get("served_by", device.backend)), _ANY_CUDA), Basis.ASSUMED
+    seen = device.extra.get("context_bytes")  # what an installed llama.cpp showed that opening it takes; kernels come on top
+    low = seen if type(seen) is int and 0 < seen < 1 << 32 else row.low * MIB
+    return Overhead(low, max(low, row.typical * MIB), max(low, row.high * MIB), basis)
