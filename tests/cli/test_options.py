@@ -121,5 +121,5 @@ def test_gpus_add_up_and_sizes_are_bytes():
 def test_what_is_left_out_is_as_the_contract_says():
     target, wish = target_of()
 
-    assert target == (None, (), "llama-server", GIB, ())
+    assert target == (None, (), "llama-server", GIB, (), False)
     assert wish == (None, "balanced", None)
