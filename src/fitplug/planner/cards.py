@@ -9,7 +9,7 @@ _MOST_GROUPS = 3
 """So many of the groups that the ledger promises are tried."""
 _MANY = 6
 """Of more cards than this not all pairs and triples are weighed, only those of the fastest first."""
-_FASTER = 1.25
+_FASTER = 2.0
 """A card that computes so many times faster than the first one takes its place."""
 _CRAWLING = 0.8
 """A card that reads its memory slower than so much of the host's speed is no help."""

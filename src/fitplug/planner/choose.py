@@ -79,10 +79,9 @@ def _on_gpus(search: Search, grid: Grid, request: Request, use: Sequence[int]) -
     fast = request.goal == "speed"
     n_ctx = grid.low if fast else grid.high
     for group in groups(search, n_ctx, use) if len(use) > 1 else ():
-        narrow = search.only(group) if len(group) > 1 else search
-        trial = narrow.on_gpus(n_ctx, group)
+        trial = search.on_gpus(n_ctx, group)
         if trial is not None:
-            return _whole(narrow, _stretched(narrow, trial, grid, group) if fast else trial)
+            return _whole(search, _stretched(search, trial, grid, group) if fast else trial)
     trial = search.longest_on_gpus(grid, use)
     if len(use) > 1 and (trial is None or (request.goal == "context" and trial.settings.n_ctx < grid.high)):
         single = without_copies(search)

@@ -199,8 +199,7 @@ def _fewer_gpus(question: Question) -> Iterator[Other]:
         return
     used = [d for d, n in enumerate(question.choice.trial.counted) if n]
     for group in groups(question.search, question.grid.low, used)[:1]:
-        search = question.search.only(group) if len(group) > 1 else question.search
-        trial = search.longest_on_gpus(question.grid, group)
+        trial = question.search.longest_on_gpus(question.grid, group)
         if trial is not None:
             names = question.search.machine.device_names()
             kept = " and ".join(names[d] for d in group)
