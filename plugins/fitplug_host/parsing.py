@@ -17,7 +17,9 @@ class _Limit(NamedTuple):
 def parse(raw: Mapping[str, Any]) -> Host:
     """The host as a new process finds it."""
     if "files" not in raw:
-        return Host(total_bytes=raw["total"], available_bytes=min(raw["available"], raw["total"]), n_threads=raw["n_cpu"])
+        available, windows = min(raw["available"], raw["total"]), raw.get("platform") == "win32"
+        system = {"system": "windows"} if windows else {}
+        return Host(total_bytes=raw["total"], available_bytes=available, n_threads=raw["n_cpu"], extra=system)
     files: Mapping[str, str] = raw["files"]
     total, available = _meminfo(files.get("/proc/meminfo", ""))
     extra: dict[str, Any] = {}
@@ -26,6 +28,8 @@ def parse(raw: Mapping[str, Any]) -> Host:
         tightest = min(limits, key=lambda limit: limit.available)
         extra = {"physical_bytes": total, "limited_by": f"cgroup {tightest.group}"}
         total, available = min(limit.limit for limit in limits), min(available, tightest.available)
+    if _is_wsl(files):
+        extra["system"] = "wsl"
     if model := files.get("/proc/device-tree/model"):
         extra["model"] = model
     if (nodes := _n_listed(files.get("/sys/devices/system/node/online", "0"))) > 1:
@@ -40,10 +44,14 @@ def notes(raw: Mapping[str, Any]) -> list[str]:
     if "limited_by" in host.extra:
         physical = format_bytes(host.extra["physical_bytes"])
         lines.append(f"a container limit leaves {format_bytes(host.total_bytes)} of {physical}")
-    if "microsoft" in files.get("/proc/sys/kernel/osrelease", "").lower():
+    if _is_wsl(files):
         seen = format_bytes(host.total_bytes)
         lines.append(f"WSL shows {seen} of Windows's memory; `memory=` in .wslconfig sets how much")
     return lines
+
+
+def _is_wsl(files: Mapping[str, str]) -> bool:
+    return "microsoft" in files.get("/proc/sys/kernel/osrelease", "").lower()
 
 
 def _meminfo(text: str) -> tuple[int, int]:

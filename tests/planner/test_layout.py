@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fitplug.memory.overrides import expert_overrides
 from fitplug.planner.costs import LayerCost
-from fitplug.planner.layout import apply_layout, device_bytes, lay_partly, lay_whole, make_items
+from fitplug.planner.layout import apply_layout, device_bytes, lay_divided, lay_partly, lay_whole, make_items
 from fitplug.settings import Settings
 
 MIB = 1 << 20
@@ -50,6 +50,26 @@ def test_what_fits_one_after_the_other_is_laid_whole(ledger):
             left -= items[i].whole
             i += 1
     assert (lay_whole(items, rooms, [0.0] * len(rooms)) is not None) == (i == len(items))
+
+
+@given(ledgers())
+def test_what_is_divided_is_all_there_and_within_each_room(ledger):
+    layers, rooms, _ = ledger
+    items = items_of(layers)
+    layout = lay_divided(items, rooms)
+    if layout is not None:
+        held = device_bytes(layout, items)
+        assert sum(layout.counts) == len(items)
+        assert sum(held) == sum(item.whole for item in items)
+        assert all(n <= room for n, room in zip(held, rooms, strict=True))
+
+
+@given(ledgers())
+def test_what_can_be_laid_whole_in_order_can_be_divided(ledger):
+    layers, rooms, _ = ledger
+    items = items_of(layers)
+    if lay_whole(items, rooms, [float(r) for r in rooms]) is not None:
+        assert lay_divided(items, rooms) is not None
 
 
 @given(ledgers(), st.sampled_from(["front", "back", "light"]))

@@ -1,11 +1,10 @@
 """Other plans worth having: each is really searched and estimated, and says what it gains and what it costs."""
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from fitplug.memory.records import HOST, Kind
 from fitplug.memory.sizes import alloc_size
-from fitplug.planner.records import Range, Speed
+from fitplug.planner.choose import Speeding
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trial
 from fitplug.planner.ways import WAYS, Other, Question
@@ -17,8 +16,6 @@ _SAME = 0.03
 """Nobody changes settings for less than this."""
 _MUCH = GIB // 2
 """Memory that is worth being left to others."""
-
-Speeding: TypeAlias = Callable[[Trial], Speed | None]
 
 
 class Judged(NamedTuple):
@@ -55,22 +52,17 @@ def _merits(trial: Trial, speed: Speeding) -> tuple[float, ...]:
     estimate, settings = trial.estimate, trial.settings
     resolved, found = estimate.resolved, speed(trial)
     bits = sum(alloc_size(kind, (256,)) for kind in (resolved.type_k, resolved.type_v))
-    on_host = estimate.n_bytes(HOST, Kind.MODEL) + estimate.n_bytes(HOST, Kind.CONTEXT)
     return (
         resolved.n_ctx_seq,
         resolved.n_ctx_seq if settings.kv_unified else resolved.n_ctx,  # what all have together for certain
-        _middle(found.generation if found else None) or 1 / max(1, on_host),
-        (_middle(found.prompt if found else None) or 1.0) * resolved.n_ubatch,
+        found.generation.middle if found and found.generation else 1 / max(1, trial.on_host),
+        (found.prompt.middle if found and found.prompt else 1.0) * resolved.n_ubatch,
         bits,
         sum(1 for n in trial.counted if not n),
         1 / (1 + sum(trial.counted) // _MUCH),
         settings.mmproj is None or settings.mmproj_offload,
         settings.model_draft is not None,
     )
-
-
-def _middle(figure: Range | None) -> float:
-    return (figure.low + figure.high) / 2 if figure else 0.0
 
 
 def _can_be_said(search: Search, settings: Settings) -> bool:

@@ -1,6 +1,6 @@
 """What is best for a goal: which devices, which context, what stays on the CPU."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -9,17 +9,21 @@ from fitplug.planner.cards import fast_first, groups, usable
 from fitplug.planner.climb import Grid
 from fitplug.planner.concessions import concessions, small_cache
 from fitplug.planner.layout import SINGLE_COPY
-from fitplug.planner.records import Request
+from fitplug.planner.records import Request, Speed
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trial
 from fitplug.settings import Settings
 
+Speeding: TypeAlias = Callable[[Trial], Speed | None]
+"""How fast a plan will be."""
 Where: TypeAlias = Literal["one", "several", "experts", "layers", "cpu", "given"]
 """Everything on one GPU, on several, experts or layers on the CPU, all on the CPU, or as the user said."""
 
 DEFAULT_MIN_CTX = 8192
 LEFT_ON_HOST = 4
 """One part in so many of the host's memory stays free for everything else where the context is ours to choose."""
+_LONGER = 1.1
+"""For a context that is longer by this much the pipeline of several GPUs is given up."""
 _PLACING = frozenset({"n_gpu_layers", "tensor_split", "split_mode"})
 """Flags that leave no freedom to move layers: with one of them only the context, and perhaps -ngl, is searched."""
 
@@ -83,12 +87,22 @@ def _on_gpus(search: Search, grid: Grid, request: Request, use: Sequence[int]) -
         if trial is not None:
             return _whole(search, _stretched(search, trial, grid, group) if fast else trial)
     trial = search.longest_on_gpus(grid, use)
-    if len(use) > 1 and (trial is None or (request.goal == "context" and trial.settings.n_ctx < grid.high)):
-        single = without_copies(search)
-        longer = single.longest_on_gpus(grid, use) if single is not None else None
-        if single is not None and longer is not None:
-            return _whole(single, longer)
-    return None if trial is None else _whole(search, trial)
+    longer = _longer_without_copies(search, grid, request, use, trial) if len(use) > 1 else None
+    return longer or (None if trial is None else _whole(search, trial))
+
+
+def _longer_without_copies(
+    search: Search, grid: Grid, request: Request, use: Sequence[int], trial: Trial | None
+) -> Choice | None:
+    """Several GPUs without a pipeline, where that makes it fit, or the context noticeably longer (not for speed)."""
+    single = without_copies(search)
+    if single is None or (trial is not None and (request.goal == "speed" or trial.settings.n_ctx == grid.high)):
+        return None
+    low = grid.low
+    if trial is not None:
+        low = min(grid.high, round(trial.settings.n_ctx * _LONGER) // grid.step * grid.step)
+    longer = single.longest_on_gpus(grid._replace(low=low), use)
+    return None if longer is None else _whole(single, longer)
 
 
 def _whole(search: Search, trial: Trial) -> Choice:

@@ -12,6 +12,8 @@ from fitplug.planner.alternatives import find_others
 from fitplug.planner.choose import Choice, choose, make_grid
 from fitplug.planner.climb import Grid
 from fitplug.planner.host import hold_caches
+from fitplug.planner.prices import prices
+from fitplug.planner.prompts import read_faster
 from fitplug.planner.reasons import explain
 from fitplug.planner.records import Alternative, Plan, Request
 from fitplug.planner.search import Search
@@ -53,10 +55,12 @@ def fit(
     if choice is None:
         trials.estimate(search.settings)  # says why
         raise RefusedError("llama.cpp refuses these settings")
+    speed = Speedometer(model, machine, runner)
+    if choice.trial.fits:
+        choice = read_faster(choice, grid, request, lambda trial: speed(trial.estimate))
     choice = choice._replace(trial=_pin_flash_attention(choice.trial, trials, request))
     if choice.trial.fits:
         choice = choice._replace(trial=hold_caches(choice.trial, model, runner, request.given))
-    speed = Speedometer(model, machine, runner)
     question = Question(choice, search, grid, request)
     others = find_others(question, lambda trial: speed(trial.estimate)) if choice.trial.fits else ()
     return Plan(
@@ -67,7 +71,9 @@ def fit(
         estimate=choice.trial.estimate,
         fits=choice.trial.fits,
         speed=speed(choice.trial.estimate) if choice.trial.fits else None,
-        reasons=explain(choice, model, machine, grid, request),
+        reasons=(*explain(choice, model, machine, grid, request), *prices(choice, search, request))
+        if choice.trial.fits
+        else (),
         alternatives=[
             Alternative(title=other.title, cost=other.cost, estimate=pinned.estimate, speed=speed(pinned.estimate))
             for other in others
@@ -76,6 +82,12 @@ def fit(
         fixes=() if choice.trial.fits else _fixes(choice, search, grid, request),
         n_estimates=trials.n_estimates,
     )
+
+
+def _reasons(question: Question) -> tuple[str, ...]:
+    choice, start, request = question.choice, question.start, question.request
+    costs = prices(choice, start, request) if choice.trial.fits else ()
+    return (*explain(choice, start.model, start.machine, question.grid, request), *costs)
 
 
 def _fixes(choice: Choice, search: Search, grid: Grid, request: Request) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from fitplug.planner.costs import LayerCost
@@ -55,6 +56,8 @@ class Layout(NamedTuple):
     counts: tuple[int, ...]
     on_cpu: tuple[tuple[int, Parts], ...] = ()
     """Layers that are on a GPU without these parts."""
+    beside: tuple[tuple[int, Parts, int], ...] = ()
+    """Layers whose parts are on another GPU than the layer itself, and its number."""
 
     @property
     def is_full(self) -> bool:
@@ -75,11 +78,13 @@ class Layout(NamedTuple):
 
 def device_bytes(layout: Layout, items: Sequence[Item]) -> list[int]:
     """What the ledger says that each device holds."""
-    away = dict(layout.on_cpu)
+    away = dict(layout.on_cpu) | {i: names for i, names, _ in layout.beside}
     sizes, i = [], layout.start
     for n in layout.counts:
         sizes.append(sum(item.without(away.get(i + k, NOTHING)) for k, item in enumerate(items[i : i + n])))
         i += n
+    for i, names, d in layout.beside:
+        sizes[d] += items[i].whole - items[i].without(names)
     return sizes
 
 
@@ -107,6 +112,26 @@ def lay_whole(items: Sequence[Item], rooms: Sequence[int], wanted: Sequence[floa
         counts.append(end - begin)
         begin, n_used = end, n_used + taken
     return Layout(0, tuple(counts)) if begin == len(sizes) else None
+
+
+def lay_divided(items: Sequence[Item], rooms: Sequence[int]) -> Layout | None:
+    """Everything on the GPUs, each filled to the brim: a layer at the border leaves parts of its weights to the next GPU."""
+    used = [d for d, room in enumerate(rooms) if room > 0]
+    counts, beside, i, carried = [0] * len(rooms), [], 0, 0
+    for d, follower in zip_longest(used, used[1:]):
+        left, begin, carried = rooms[d] - carried, i, 0
+        while i < len(items) and items[i].whole <= left:
+            left -= items[i].whole
+            i += 1
+        if follower is not None and i < len(items) and items[i].base <= left:
+            away = _smallest_cover([(i, *part) for part in items[i].parts], items[i].whole - left).get(i, NOTHING)
+            moved = items[i].whole - items[i].without(away)
+            if moved and moved <= rooms[follower]:
+                beside.append((i, away, follower))
+                carried = moved
+                i += 1
+        counts[d] = i - begin
+    return Layout(0, tuple(counts), beside=tuple(beside)) if i == len(items) else None
 
 
 def _earliest_starts(sizes: Sequence[int], rooms: Sequence[int]) -> list[int]:
@@ -229,15 +254,19 @@ class _Filler:
         return cover[i]
 
 
-def apply_layout(settings: Settings, layout: Layout, layers: Sequence[LayerCost], *, experts: bool) -> Settings:
-    """Write a layout as llama.cpp's flags: -ngl, -ts or -sm none, -ncmoe and -ot."""
+def apply_layout(
+    settings: Settings, layout: Layout, layers: Sequence[LayerCost], names: Sequence[str] = (), *, experts: bool
+) -> Settings:
+    """Write a layout as llama.cpp's flags: -ngl, -ts or -sm none, -ncmoe and -ot; `names` are the GPUs'."""
     prefix = _cpu_prefix(layout, layers) if experts else 0
-    rest = [(i, names) for i, names in layout.on_cpu if i >= prefix]
+    rest = [(i, away, "CPU") for i, away in layout.on_cpu if i >= prefix]
+    written = _overrides([*rest, *((i, away, names[d]) for i, away, d in layout.beside)], experts=experts)
+    kept = [each for each in settings.overrides if each != SINGLE_COPY or not written]  # any override will do
     return replace(
         settings,
         n_gpu_layers=len(layers) - layout.start,
         n_cpu_moe=prefix or settings.n_cpu_moe,
-        overrides=(*settings.overrides, *_overrides(rest, experts=experts)),
+        overrides=(*kept, *written),
         **_split(layout.counts),
     )
 
@@ -264,13 +293,13 @@ def _cpu_prefix(layout: Layout, layers: Sequence[LayerCost]) -> int:
     return n
 
 
-def _overrides(rest: Sequence[tuple[int, Parts]], *, experts: bool) -> list[TensorOverride]:
-    """One pattern for all layers that leave the same parts."""
-    groups: dict[Parts, list[int]] = {}
-    for i, names in rest:
-        groups.setdefault(names, []).append(i)
+def _overrides(rest: Sequence[tuple[int, Parts, str]], *, experts: bool) -> list[TensorOverride]:
+    """One pattern for all layers that leave the same parts to the same place."""
+    groups: dict[tuple[Parts, str], list[int]] = {}
+    for i, names, place in rest:
+        groups.setdefault((names, place), []).append(i)
     tail = "_(ch|)exps" if experts else r"\."
     return [
-        TensorOverride(rf"blk\.({'|'.join(map(str, which))})\.ffn_({'|'.join(sorted(names))}){tail}", "CPU")
-        for names, which in groups.items()
+        TensorOverride(rf"blk\.({'|'.join(map(str, which))})\.ffn_({'|'.join(sorted(names))}){tail}", place)
+        for (names, place), which in groups.items()
     ]

@@ -9,6 +9,7 @@ from fitplug.planner.climb import Grid
 from fitplug.planner.layout import SINGLE_COPY
 from fitplug.planner.records import Request
 from fitplug.planner.trials import Trial
+from fitplug.settings import Settings
 from fitplug.units import format_bytes, format_tokens
 
 
@@ -22,6 +23,7 @@ def explain(choice: Choice, model: Model, machine: Machine, grid: Grid, request:
         *_cache(choice.trial, request),
         *_users(choice.trial, request),
         *_host(choice.trial, request),
+        *_spill(choice.trial, machine),
     )
 
 
@@ -35,7 +37,7 @@ def _place(choice: Choice, model: Model, machine: Machine) -> Iterator[str]:
     elif choice.where == "several":
         yield f"No single GPU holds everything, {len(used)} together do: {_shares(trial, machine)}."
         yield from _left_out(used, machine)
-        yield from _single_copy(trial)
+        yield from _divided(trial, machine)
     elif choice.where == "experts":
         yield from _experts(trial, model)
     elif choice.where == "layers":
@@ -86,10 +88,15 @@ def _conceded(choice: Choice) -> Iterator[str]:
     """What was given up for the plan, and what that costs."""
     settings = choice.trial.settings
     for name in choice.conceded:
-        if name == "n_ubatch":
+        if name == "n_ubatch" and settings.n_ubatch > Settings().n_ubatch:
             yield (
-                f"Long prompts are read {settings.n_ubatch} tokens at a time, not 512 (-ub): somewhat slower, but the room "
-                "that this saves is just what was missing to keep all of the model on the GPU."
+                f"Long prompts are read {settings.n_ubatch} tokens at a time (-ub): the weights are fetched less often, "
+                "and that gains more time than the larger buffers cost."
+            )
+        elif name == "n_ubatch":
+            yield (
+                f"Long prompts are read {settings.n_ubatch} tokens at a time, not {Settings().n_ubatch} (-ub): slower, "
+                "but the room that this saves is just what was missing to keep all of the model on the GPU."
             )
         elif name == "mmproj_offload":
             yield (
@@ -114,8 +121,15 @@ def _experts(trial: Trial, model: Model) -> Iterator[str]:
     yield f"As few experts as possible stay on the CPU; together with the embeddings it holds {format_bytes(n_bytes)}."
 
 
-def _single_copy(trial: Trial) -> Iterator[str]:
-    if SINGLE_COPY in trial.settings.overrides:
+def _divided(trial: Trial, machine: Machine) -> Iterator[str]:
+    """Overrides that keep nothing on the CPU: layers between two GPUs, and none at all but for what any override does."""
+    names = machine.device_names()
+    if any(each.buffer in names for each in trial.settings.overrides):
+        yield (
+            "A layer at the border is divided between two GPUs (-ot), so that the room there goes to the context. llama.cpp "
+            "then gives up working on several parts of a long prompt at once, so that is read more slowly."
+        )
+    elif SINGLE_COPY in trial.settings.overrides:
         yield (
             f"-ot '{SINGLE_COPY.pattern}={SINGLE_COPY.buffer}' moves nothing; it stops llama.cpp from keeping four copies "
             "of the buffers between the GPUs, and the room goes to the context. Long prompts are read more slowly."
@@ -156,7 +170,10 @@ def _cache(trial: Trial, request: Request) -> Iterator[str]:
 def _users(trial: Trial, request: Request) -> Iterator[str]:
     if request.users > 1:
         each = format_tokens(trial.estimate.resolved.n_ctx_seq)
-        yield f"{trial.settings.n_seq_max} users are served at once, each with {each} tokens of context."
+        yield (
+            f"{trial.settings.n_seq_max} users are served at once, each with {each} tokens of context"
+            + (", out of one cache that all share." if trial.settings.kv_unified else " that nobody else can take.")
+        )
 
 
 def _host(trial: Trial, request: Request) -> Iterator[str]:
@@ -170,6 +187,16 @@ def _host(trial: Trial, request: Request) -> Iterator[str]:
         yield (
             f"It would also keep 32 copies of each slot's windowed cache or state; -ctxcp {settings.ctx_checkpoints} keeps "
             "them from filling the host's memory."
+        )
+
+
+def _spill(trial: Trial, machine: Machine) -> Iterator[str]:
+    """Windows's display driver model hands out the host's memory where a GPU is full, and no program sees it fail."""
+    used = [d for d, n in zip(machine.devices, trial.counted, strict=True) if n and not d.unified]
+    if used and machine.host.extra.get("system") in ("windows", "wsl"):
+        yield (
+            "Windows moves what a GPU has no room for into the host's memory without a word, and everything becomes many times "
+            "slower. So leave free what is free now, or forbid it in NVIDIA's control panel (CUDA - Sysmem Fallback Policy)."
         )
 
 

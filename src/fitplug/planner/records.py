@@ -18,6 +18,11 @@ class Range(NamedTuple):
     low: float
     high: float
 
+    @property
+    def middle(self) -> float:
+        """One figure, for comparisons."""
+        return (self.low + self.high) / 2
+
 
 class Speed(NamedTuple):
     """Tokens per second; None where there is no basis."""

@@ -17,6 +17,7 @@ from fitplug.planner.layout import (
     Order,
     apply_layout,
     device_bytes,
+    lay_divided,
     lay_partly,
     lay_whole,
     make_items,
@@ -228,7 +229,8 @@ class Search:
         """By the ledger, everything on the devices `use`."""
         items, rooms = self._items(n_ctx), self._rooms(n_ctx, use, whole=True)
         rooms = [room + tolerance if room >= 0 else room for room in rooms]
-        return lay_whole(items, rooms, self._wanted(items, rooms))
+        whole = lay_whole(items, rooms, self._wanted(items, rooms))
+        return whole if whole is not None or not self._single_copy else lay_divided(items, rooms)
 
     def _propose_partly(self, n_ctx: int, use: Sequence[int], bonus: int, order: Order) -> Layout | None:
         rooms = [room + bonus if room >= 0 else room for room in self._rooms(n_ctx, use, whole=False, order=order)]
@@ -260,7 +262,9 @@ class Search:
 
     def _written(self, layout: Layout, n_ctx: int) -> Settings:
         start = replace(self.settings, n_ctx=n_ctx)
-        settings = apply_layout(start, layout, self.costs.layers, experts=self.costs.experts)
+        names = self.machine.device_names()
+        seen = [names[d] for d in self.devices]
+        settings = apply_layout(start, layout, self.costs.layers, seen, experts=self.costs.experts)
         if "n_gpu_layers" in self.given and layout.start == 0:  # -ngl 99 says the same
             return replace(settings, n_gpu_layers=start.n_gpu_layers)
         return settings
@@ -280,8 +284,12 @@ class Search:
         return [max(0, self.trials.budgets[d] - self.surcharge.at(kind, d, n_ctx)) if d in use else -1 for d in self.devices]
 
     def _kind(self, n_devices: int, order: Order, *, whole: bool) -> Kind:
-        single_copy = SINGLE_COPY in self.settings.overrides
-        return Kind(several=n_devices > 1, whole=whole, single_copy=single_copy, order=order)
+        return Kind(several=n_devices > 1, whole=whole, single_copy=self._single_copy, order=order)
+
+    @property
+    def _single_copy(self) -> bool:
+        """No pipeline of GPUs: then it costs nothing more to divide a layer between two of them."""
+        return SINGLE_COPY in self.settings.overrides
 
     def _wanted(self, items: Sequence[Item], rooms: Sequence[int]) -> list[float]:
         """Bytes that each device should take: the fastest first, equally fast ones in proportion to their room."""

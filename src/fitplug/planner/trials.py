@@ -7,12 +7,15 @@ from typing import NamedTuple, TypeAlias
 from fitplug.errors import RefusedError
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
-from fitplug.memory.records import Estimate
+from fitplug.memory.records import HOST, Estimate
+from fitplug.memory.records import Kind as PartKind
 from fitplug.model.records import Model
 from fitplug.planner.budget import Spare, counted_bytes, spare
 from fitplug.planner.layout import Order
 from fitplug.settings import Settings
 
+PROJECTOR = "projector"
+"""How the parts of a projector are called (memory/clip.py)."""
 Estimating: TypeAlias = Callable[[Settings], Estimate]
 
 
@@ -28,6 +31,16 @@ class Trial(NamedTuple):
     spare: Spare
     counted: tuple[int, ...]
     """What llama.cpp counts on each device, the larger of a real run's and of its own measuring."""
+
+    @property
+    def on_host(self) -> int:
+        """Weights, caches and states in the host's memory that every token waits for."""
+        kinds = (PartKind.MODEL, PartKind.CONTEXT)
+        return sum(
+            part.n_bytes
+            for part in self.estimate.parts
+            if part.device == HOST and part.kind in kinds and PROJECTOR not in part.source
+        )
 
     @property
     def fits(self) -> bool:

@@ -4,17 +4,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-from fitplug.memory.records import HOST, Kind
 from fitplug.planner.cards import groups, usable
 from fitplug.planner.choose import Choice, partly, without_copies
 from fitplug.planner.climb import Grid
-from fitplug.planner.concessions import Changes, small_cache
+from fitplug.planner.concessions import small_cache
+from fitplug.planner.prompts import large_batch
 from fitplug.planner.records import Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trial
 from fitplug.units import format_bytes, format_tokens
 
-_LARGE_UBATCH = 2048
 _MODEST = 8192
 """A context with which most chats are content."""
 _WORTH = 1.1
@@ -97,20 +96,29 @@ def _roomier(question: Question, search: Search, how: str, cost: str) -> Iterato
     whole = search.longest_on_gpus(question.grid, question.use) if question.request.goal != "context" else None
     less = whole or search.least_on_cpu(question.n_ctx, question.use)
     if less is not None and less.fits_devices:
-        away = _on_host(trial) - _on_host(less)
+        away = trial.on_host - less.on_host
         gain = "everything on the GPU" if whole is not None else f"{format_bytes(away)} less on the CPU"
-        if away > _on_host(trial) // _LEAST_OFF_CPU:
+        if away > trial.on_host // _LEAST_OFF_CPU:
             shorter = question.n_ctx - less.settings.n_ctx
             cost += f", {format_tokens(less.settings.n_ctx)} tokens of context" if shorter > 0 else ""
             yield Other(f"{how}: {gain}", cost, less)
 
 
-def _single_copy(question: Question) -> Iterator[Other]:
-    """Give up the pipeline of GPUs for a longer context."""
-    search = without_copies(question.search)
-    if search is not None and question.n_ctx < question.grid.high and question.choice.trial.settings.tensor_split:
-        longer = search.longest_on_gpus(question.grid._replace(low=question.n_ctx), question.use)
-        yield from _if_longer(question, longer, "no pipeline", "long prompts are read more slowly")
+def _pipeline(question: Question) -> Iterator[Other]:
+    """Several GPUs at work at once on a long prompt, or a longer context; whichever was not chosen."""
+    search, start = question.search, question.start
+    if not question.choice.trial.settings.tensor_split:
+        return
+    if search.settings.overrides == start.settings.overrides:
+        single = without_copies(search)
+        if single is not None and question.n_ctx < question.grid.high:
+            longer = single.longest_on_gpus(question.grid._replace(low=question.n_ctx), question.use)
+            yield from _if_longer(question, longer, "no pipeline", "long prompts are read more slowly")
+        return
+    trial = search.variant(overrides=start.settings.overrides).longest_on_gpus(question.grid, question.use)
+    if trial is not None:
+        less = f"{format_tokens(trial.settings.n_ctx)} instead of {format_tokens(question.n_ctx)} tokens of context"
+        yield Other("a pipeline of GPUs: reads long prompts faster", less, trial)
 
 
 def _long_context(question: Question) -> Iterator[Other]:
@@ -120,7 +128,7 @@ def _long_context(question: Question) -> Iterator[Other]:
         return
     trial = question.search.least_on_cpu(n_ctx, question.use)
     if trial is not None:
-        more = _on_host(trial) - _on_host(question.choice.trial)
+        more = trial.on_host - question.choice.trial.on_host
         yield from _if_longer(question, trial, "longer context", f"slower: {format_bytes(max(0, more))} more on the CPU")
 
 
@@ -138,23 +146,21 @@ def _short_context(question: Question) -> Iterator[Other]:
 
 
 def _large_ubatch(question: Question) -> Iterator[Other]:
-    """Weights on the CPU are copied to the GPU once for each micro-batch, and few of its tokens meet in one expert."""
+    """More tokens of a prompt at a time."""
     search, trial = question.search, question.choice.trial
-    if "n_ubatch" in search.given or search.settings.n_ubatch >= _LARGE_UBATCH:
+    changes = large_batch(search)
+    if not changes or (question.is_whole and not search.model.n_expert):
         return
-    changes: Changes = {"n_ubatch": _LARGE_UBATCH, "n_batch": max(search.settings.n_batch, _LARGE_UBATCH)}
     if question.is_whole:
-        if search.model.n_expert:
-            smaller = question.grid._replace(high=question.n_ctx)
-            large = search.stretch(replace(trial.settings, **changes), smaller)
-            if large is not None:
-                less = f"{format_tokens(large.settings.n_ctx)} instead of {format_tokens(question.n_ctx)} tokens of context"
-                cost = less if large.settings.n_ctx < question.n_ctx else "more memory for the computation"
-                yield Other("reads long prompts faster", cost, large)
+        large = search.stretch(replace(trial.settings, **changes), question.grid._replace(high=question.n_ctx))
+        if large is not None:
+            less = f"{format_tokens(large.settings.n_ctx)} instead of {format_tokens(question.n_ctx)} tokens of context"
+            cost = less if large.settings.n_ctx < question.n_ctx else "more memory for the computation"
+            yield Other("reads long prompts faster", cost, large)
         return
     large = search.variant(**changes).least_on_cpu(question.n_ctx, question.use)
     if large is not None:
-        more = max(0, _on_host(large) - _on_host(trial))
+        more = max(0, large.on_host - trial.on_host)
         yield Other("reads long prompts faster", f"{format_bytes(more)} more on the CPU, so a little slower in writing", large)
 
 
@@ -179,7 +185,7 @@ def _unconceded(question: Question) -> Iterator[Other]:
     if other is None:
         return
     gain = next(words for name, words in _UNDONE.items() if name in conceded)
-    more = _on_host(other.trial) - _on_host(question.choice.trial)
+    more = other.trial.on_host - question.choice.trial.on_host
     cost = f"slower: {format_bytes(more)} more on the CPU" if more > 0 else ""
     shorter = f"{format_tokens(other.trial.settings.n_ctx)} instead of {format_tokens(question.n_ctx)} tokens of context"
     words = [cost, shorter if other.trial.settings.n_ctx < question.n_ctx else ""]
@@ -189,7 +195,7 @@ def _unconceded(question: Question) -> Iterator[Other]:
 _UNDONE = {
     "type_k": "a cache of 16 bits",
     "mmproj_offload": "pictures are read on the GPU",
-    "n_ubatch": "reads long prompts faster",
+    "n_ubatch": "long prompts 512 tokens at a time",
 }
 
 
@@ -224,16 +230,11 @@ def _if_longer(question: Question, trial: Trial | None, how: str, cost: str) -> 
         yield Other(f"{how}: {longer}", cost, trial)
 
 
-def _on_host(trial: Trial) -> int:
-    """Weights, caches and states in the host's memory."""
-    return trial.estimate.n_bytes(HOST, Kind.MODEL) + trial.estimate.n_bytes(HOST, Kind.CONTEXT)
-
-
 Way = Callable[[Question], Iterator[Other]]
 _SPLIT: tuple[Way, ...] = (_all_on_gpu, _no_draft, _no_projector, _small_cache, _long_context, _large_ubatch)
 WAYS: dict[str, tuple[Way, ...]] = {
     "one": (_unconceded, _small_cache, _no_projector, _no_draft, _shared_cache, _long_context, _large_ubatch, _short_context),
-    "several": (_unconceded, _fewer_gpus, _small_cache, _single_copy, _no_projector, _no_draft, _shared_cache, _long_context,
+    "several": (_unconceded, _fewer_gpus, _small_cache, _pipeline, _no_projector, _no_draft, _shared_cache, _long_context,
                 _large_ubatch, _short_context),
     "experts": (_unconceded, *_SPLIT, _shared_cache),
     "layers": (_unconceded, *_SPLIT, _shared_cache),

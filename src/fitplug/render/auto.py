@@ -58,7 +58,7 @@ def place_words(plan: Plan) -> str:
     if on_gpu < n_layer_all:
         return f"{on_gpu} of {n_layer_all} layers on {where}"
     settings = plan.estimate.settings
-    if settings.n_cpu_moe or set(settings.overrides) - {SINGLE_COPY}:
+    if settings.n_cpu_moe or any(each.buffer not in used for each in settings.overrides if each != SINGLE_COPY):
         return f"on {where}, some experts in the host's memory" if plan.model.n_expert else f"mostly on {where}"
     return f"all on {where}"
 
