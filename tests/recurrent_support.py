@@ -1,39 +1,18 @@
 """llama.cpp's answers about recurrent and hybrid models (fixtures/recurrent), and those models at any depth."""
 
-import gzip
-import json
 import re
 from functools import cache
-from pathlib import Path
 
 import truth_support as truth
-from fitplug.memory.estimate import Estimator
 from fitplug.model.describe import describe
 
-FOLDER = Path(__file__).parent.parent / "fixtures" / "recurrent"
-
-
-@cache
-def _read(name):
-    with gzip.open(FOLDER / name, "rt") as lines:
-        return lines.read()
-
-
-@cache
-def rows():
-    return [json.loads(line) for line in _read("rows.jsonl.gz").splitlines()]
-
-
-@cache
-def models():
-    """By name."""
-    return {model["name"]: model for model in json.loads(_read("models.json.gz"))}
+RECURRENT = truth.Answers("recurrent")
 
 
 @cache
 def model(name, times=1):
     """The model, with its layers `times` as often."""
-    return describe(truth.header_of(deepened(models()[name], times)))
+    return describe(truth.header_of(deepened(RECURRENT.models[name], times)))
 
 
 def deepened(model, times):
@@ -63,7 +42,3 @@ def deepened(model, times):
     ]
     metadata[f"{architecture}.block_count"] = len(order)
     return {**model, "metadata": metadata, "tensors": blocks[-1] + repeated}
-
-
-def estimator(row):
-    return Estimator(model(row["model"]), truth.machine(row["devices"]), truth.RUNNERS[row["runner"]])

@@ -4,7 +4,7 @@ import gzip
 import json
 import os
 from collections import Counter
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from fitplug.extension import Runner
@@ -17,7 +17,8 @@ from fitplug.memory.records import HOST
 from fitplug.model.describe import describe
 from fitplug.settings import Settings, TensorOverride
 
-TRUTH = Path(__file__).parent.parent / "fixtures" / "truth"
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+TRUTH = FIXTURES / "truth"
 EVERY = int(os.environ.get("FITPLUG_TRUTH_EVERY", "23"))
 """Only every so many rows are tried; FITPLUG_TRUTH_EVERY=1 tries them all."""
 RUNNERS = {
@@ -36,6 +37,43 @@ class HeaderBlob:
     def read(self, offset, n_bytes):
         end = min(offset + n_bytes, self.n_bytes)
         return self.front[offset:end].ljust(max(0, end - offset), b"\0")
+
+
+class Answers:
+    """One folder of fixtures: models, and what llama.cpp said of them under some settings."""
+
+    def __init__(self, folder):
+        self.folder = FIXTURES / folder
+        self._known = {}
+
+    def _read(self, name):
+        with gzip.open(self.folder / name, "rt") as lines:
+            return lines.read()
+
+    @cached_property
+    def rows(self):
+        return [json.loads(line) for line in self._read("rows.jsonl.gz").splitlines()]
+
+    @property
+    def answered(self):
+        return [row for row in self.rows if "error" not in row]
+
+    @property
+    def refused(self):
+        return [row for row in self.rows if "error" in row]
+
+    @cached_property
+    def models(self):
+        """By name."""
+        return {model["name"]: model for model in json.loads(self._read("models.json.gz"))}
+
+    def model(self, name):
+        if name not in self._known:
+            self._known[name] = describe(header_of(self.models[name]))
+        return self._known[name]
+
+    def estimator(self, row, **how):
+        return Estimator(self.model(row["model"]), machine(row["devices"]), RUNNERS[row["runner"]], **how)
 
 
 @cache
@@ -115,6 +153,9 @@ _WITH_VALUE = {
     "-dev": ("devices", lambda text: () if text == "none" else tuple(text.split(","))),
     "-ts": ("tensor_split", lambda text: tuple(map(float, text.split(",")))),
     "-ot": ("overrides", lambda text: tuple(TensorOverride(*rule.rsplit("=", 1)) for rule in text.split(","))),
+    "--spec-type": ("spec_type", str), "--spec-draft-n-max": ("draft_max", int), "-ngld": ("draft_n_gpu_layers", int),
+    "-ctkd": ("draft_type_k", str), "-ctvd": ("draft_type_v", str),
+    "-md": ("model_draft", str), "-devd": ("draft_devices", lambda text: tuple(text.split(","))),
 }  # fmt: skip
 _ALONE = {
     "-kvu": ("kv_unified", True), "--swa-full": ("swa_full", True), "-nkvo": ("offload_kqv", False),

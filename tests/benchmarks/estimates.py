@@ -15,7 +15,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import latent_support as latent
 import recurrent_support as recurrent
 import truth_support as truth
 from fitplug.errors import RefusedError
@@ -48,8 +47,8 @@ def models():
     """Name → model."""
     names = dict.fromkeys((row["model"], row["ftype"]) for row in truth.rows("memory"))
     found = {f"{name} {ftype}": truth.model(name, ftype) for name, ftype in names}
-    for support, folder in ((recurrent, "recurrent"), (latent, "latent")):
-        for name, model in support.models().items():
+    for folder in ("recurrent", "latent"):
+        for name, model in truth.Answers(folder).models.items():
             n = describe(truth.header_of(model)).n_layer
             times = max(1, round(DEPTH / n))
             found[f"{folder}/{name}"] = describe(truth.header_of(recurrent.deepened(model, times)))

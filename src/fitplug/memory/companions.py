@@ -13,6 +13,7 @@ from fitplug.machine.records import Machine
 from fitplug.memory.drafts import Drafts, MakeEstimator, detected, told
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part
+from fitplug.memory.targets import Taps
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
@@ -70,6 +71,10 @@ class Beside:
         if settings.mmproj is not None and self.companions.projector is not None:
             found += self._projector(self.companions.projector, settings)
         return found + self._drafts.parts(estimate, placement, placed)
+
+    def taps(self, settings: Settings) -> Taps:
+        """What drafting asks of the model's own context."""
+        return self._drafts.taps(settings)
 
     def notes(self, settings: Settings) -> list[str]:
         """What could not be counted."""

@@ -25,7 +25,7 @@ from fitplug.memory.graph.scheduler import MAX_COPIES, Scheduler
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST, Basis, Kind, Part, Resolved
-from fitplug.memory.targets import Target, lend
+from fitplug.memory.targets import ALONE, GROWN, NO_TAPS, Role, lend
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
@@ -59,24 +59,28 @@ class ComputeEstimator:
         placed: Placed,
         resolved: Resolved,
         settings: Settings,
-        target: Target | None = None,
+        role: Role = ALONE,
     ) -> list[Part]:
-        """The compute buffer of each device and of the host; `target` is whom a draft borrows tensors of.
+        """The compute buffer of each device and of the host, and how much drafting makes it grow.
 
         Raises:
             UnknownGraphError: nobody has drawn this architecture's graph.
         """
-        sizes = self.sizes(placement, placed, resolved, settings, target)
+        sizes = self.sizes(placement, placed, resolved, settings, role._replace(taps=NO_TAPS))
+        later = sizes if role.taps == NO_TAPS else self.sizes(placement, placed, resolved, settings, role)
         names = [*placement.names, HOST]
         buffers = [*placement.names, placement.host_buffer]
         # where one device's part of the graph is only modelled, the splits between all of them are
         proven = all(traits.compute_proven for traits in placement.backends)
         basis = Basis.EXACT if proven else Basis.MODELLED
-        return [
-            Part(name, Kind.COMPUTE, n, basis, "graph allocator", buffer if buffer != name else "")
-            for name, buffer, n in zip(names, buffers, sizes, strict=True)
-            if n
-        ]
+        found = []
+        for name, buffer, n, grown in zip(names, buffers, sizes, later, strict=True):
+            buffer = buffer if buffer != name else ""  # noqa: PLW2901 - a part names it only where it differs
+            if n:
+                found.append(Part(name, Kind.COMPUTE, n, basis, "graph allocator", buffer))
+            if grown > n:
+                found.append(Part(name, Kind.OVERHEAD, grown - n, basis, GROWN, buffer))
+        return found
 
     def sizes(
         self,
@@ -84,11 +88,11 @@ class ComputeEstimator:
         placed: Placed,
         resolved: Resolved,
         settings: Settings,
-        target: Target | None = None,
+        role: Role = ALONE,
     ) -> list[int]:
         """Bytes per device, the host's last."""
         with uncollected():
-            params = self.params(placement, placed, resolved, settings, target)
+            params = self.params(placement, placed, resolved, settings, role)
             return self._sizes(params, placement, resolved, settings)
 
     def _sizes(self, params: "ParamsFor", placement: Placement, resolved: Resolved, settings: Settings) -> list[int]:
@@ -124,7 +128,7 @@ class ComputeEstimator:
         placed: Placed,
         resolved: Resolved,
         settings: Settings,
-        target: Target | None = None,
+        role: Role = ALONE,
     ) -> bool:
         """What becomes of flash attention on "auto": the trial of llama_context::resolve_fused_ops.
 
@@ -136,7 +140,7 @@ class ComputeEstimator:
         if found is None:
             n_seqs = resolved.n_seq_max
             hoped = replace(resolved, flash_attn=True)
-            params = self.params(placement, placed, hoped, settings, target)(n_seqs, n_seqs, n_seqs)
+            params = self.params(placement, placed, hoped, settings, role)(n_seqs, n_seqs, n_seqs)
             found = self._flash_attn[key] = fused.runs_where_its_layer_lies(
                 self.draw, params, "flash_attn", op_offload=settings.op_offload
             )
@@ -156,10 +160,10 @@ class ComputeEstimator:
         placed: Placed,
         resolved: Resolved,
         settings: Settings,
-        target: Target | None = None,
+        role: Role = ALONE,
     ) -> "ParamsFor":
         """What all graphs of one set of settings share."""
-        return ParamsFor(self, placement, placed, resolved, settings, target)
+        return ParamsFor(self, placement, placed, resolved, settings, role)
 
     def buffers_of(
         self, placed: Placed, placement: Placement, settings: Settings, make: Callable[[Placed], Mapping[str, Buffer]]
@@ -203,6 +207,10 @@ class ComputeEstimator:
         build = builder(self.model.architecture, mtp=self.mtp)
         g = GraphContext(params)
         build(g)
+        if params.taps.sampled and g.t_logits is not None:
+            from fitplug.memory.graph.blocks.sampling import build_sampling
+
+            build_sampling(g, g.t_logits, params.taps.sampled)
         return g
 
 
@@ -228,7 +236,7 @@ class ParamsFor:
         placed: Placed,
         resolved: Resolved,
         settings: Settings,
-        target: Target | None,
+        role: Role,
     ) -> None:
         self._estimator, self._placement, self._resolved, self._settings = estimator, placement, resolved, settings
         self.backends = estimator.backends(placement)
@@ -237,7 +245,8 @@ class ParamsFor:
         self.output = self._buffer(placed.output_buffer or HOST)
         self.fused: Mapping[str, bool] = {}
         self.moved = bool(placed.moved) or not all(weight.on_gpu for weight in placed.table.weights)
-        self.lent = None if target is None else lend(target, placement, self._buffer)
+        self.lent = None if role.target is None else lend(role.target, placement, self._buffer)
+        self.taps = role.taps
 
     def __call__(self, n_tokens: int, n_seqs: int, n_outputs: int) -> GraphParams:
         """For one micro-batch."""
@@ -250,7 +259,7 @@ class ParamsFor:
             flash_attn=resolved.flash_attn, v_trans=resolved.v_trans, offload_kqv=settings.offload_kqv,
             swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._placement.n_gpu_layers,
             fused=self.fused, n_rs_seq=resolved.n_rs_seq, mtp=estimator.mtp,
-            lent=self.lent,
+            lent=self.lent, taps=self.taps,
         )  # fmt: skip
 
     def _buffers(self, placed: Placed) -> Mapping[str, Buffer]:

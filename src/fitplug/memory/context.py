@@ -17,13 +17,13 @@ SINGLE_SEQUENCE = frozenset(("kimi-linear", "minimax-01"))
 """Whose last reservation is for one sequence, since theirs grows with the square of its tokens (sched_reserve)."""
 
 
-def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int) -> Resolved:
+def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int, *, has_target: bool = False) -> Resolved:
     """Work out the context's parameters. Flash attention that is on "auto" is still hoped for: see `resolve_auto`.
 
     Raises:
         RefusedError: llama.cpp does not make this context.
     """
-    _refuse_model(model)
+    _refuse_model(model, has_target=has_target)
     n_ctx = settings.n_ctx or model.n_ctx_train
     if not 0 < n_ctx <= MAX_CTX:
         raise RefusedError("a context of 0 tokens" if n_ctx == 0 else f"a context of {n_ctx} tokens is too long")
@@ -110,10 +110,10 @@ def flash_attn_wanted(model: Model, settings: Settings) -> FlashAttn:
     return wanted
 
 
-def _refuse_model(model: Model) -> None:
+def _refuse_model(model: Model, *, has_target: bool) -> None:
     if model.refusals:
         raise RefusedError(f"llama.cpp does not load this file: {model.refusals[0]}")
-    if model.row.target_context:
+    if model.row.target_context and not has_target:
         raise RefusedError(f"'{model.architecture}' is a draft that only runs beside its target model")
 
 

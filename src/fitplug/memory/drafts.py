@@ -13,7 +13,7 @@ from fitplug.extension import Runner
 from fitplug.machine.records import Machine
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import Estimate, Kind, Part, Resolved
-from fitplug.memory.targets import Target
+from fitplug.memory.targets import ALONE, GROWN, Role, Taps, Target
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import DRAFT_MTP, SPEC_TYPES, Settings
@@ -23,10 +23,27 @@ LEANING = {"eagle3": "draft-eagle3", "gemma4-assistant": DRAFT_MTP}
 """Architecture → --spec-type of drafts that llama.cpp does not know by themselves."""
 
 
+BLOCKS = frozenset(("draft-dflash", "draft-dspark"))
+READERS = {"eagle3": frozenset(("draft-eagle3",)), "dflash": BLOCKS}
+"""Architecture of drafts that read states of their target's layers → the --spec-type that makes them do it."""
+PICKED = frozenset((DRAFT_MTP, "draft-eagle3", *BLOCKS))
+"""Drafts whose tokens the device can pick: those that call llama_set_sampler (common/speculative.cpp)."""
+TAPPED = frozenset((
+    "llama", "llama-embed", "qwen3", "qwen3moe", "qwen3next", "qwen35", "qwen35moe", "qwen4exp", "gpt-oss", "gemma4",
+    "deepseek4", "minimax-01", "minimax-m2", "bailingmoe3", "nemotron_h", "nemotron_h_moe", "mimo2", "lfm2", "lfm2moe",
+    "hunyuan_vl", "hunyuan-dense", "muse-glimmer", "nanbeige",
+))  # fmt: skip
+"""Architectures whose graphs hand out the inputs of their layers (t_layer_inp in src/models/*.cpp); others abort."""
+TAPPED_LAST = frozenset(("deepseek4", "nemotron_h", "nemotron_h_moe", "mimo2"))
+"""The same of what comes after the last layer."""
+KEEPS_LATE = frozenset(("deepseek2", "mistral4", "deepseek32", "glm-dsa", "glm4moe", "mimo2", "deepseek4"))
+"""Architectures that keep the state before the output of every token only if asked (cparams.embeddings_nextn)."""
+
+
 class Estimating(Protocol):
     """An estimator of one model; see `fitplug.memory.estimate.Estimator`."""
 
-    def __call__(self, settings: Settings, target: Target | None = None) -> Estimate:
+    def __call__(self, settings: Settings, role: Role = ALONE) -> Estimate:
         """Where every byte goes."""
 
 
@@ -78,6 +95,41 @@ class Drafts:
         self._estimators: dict[tuple[bool, bool], Estimating] = {}
         self._known: dict[object, list[Part]] = {}
 
+    def taps(self, settings: Settings) -> Taps:
+        """What drafting asks of the target's context.
+
+        Raises:
+            RefusedError: its graph does not hand out what the draft reads.
+        """
+        kinds, draft = set(settings.spec_types()), self.draft if settings.model_draft is not None else None
+        nextn = DRAFT_MTP in kinds
+        inputs: set[int] = set()
+        if draft is not None and draft.architecture in READERS and kinds & READERS[draft.architecture]:
+            inputs = target_layers(draft)
+            if draft.architecture == "eagle3" and self.model.n_layer in inputs:
+                inputs, nextn = inputs - {self.model.n_layer}, True
+            self._refuse_inputs(inputs)
+        return Taps(nextn=nextn and self.model.architecture in KEEPS_LATE, inputs=frozenset(inputs))
+
+    def _refuse_inputs(self, inputs: set[int]) -> None:
+        name, n = self.model.architecture, self.model.n_layer
+        if name not in TAPPED or (n in inputs and name not in TAPPED_LAST):
+            raise RefusedError(f"llama.cpp cannot read the states of {name} that this draft needs")
+        if max(inputs, default=0) > n:
+            raise RefusedError(f"the draft reads layer {max(inputs)} of its target, which has {n}")
+
+    def _sampled(self, settings: Settings) -> int:
+        """How many of a sequence's tokens the draft's device picks."""
+        if not settings.draft_backend_sampling or settings.split_mode == "tensor":
+            return 0
+        draft, kinds = self.draft if settings.model_draft is not None else None, set(settings.spec_types())
+        if draft is not None and draft.architecture in READERS:
+            kinds &= READERS[draft.architecture]
+            if "selector_hidden.weight" in draft.tensors:
+                return 0
+        blocks = any(SPEC_TYPES[kind].whole_blocks for kind in kinds)
+        return 1 + settings.draft_max if blocks else int(bool(kinds & PICKED))
+
     def parts(self, estimate: Estimate, placement: Placement, placed: Placed) -> list[Part]:
         """The draft's bytes beside those of its target.
 
@@ -109,14 +161,15 @@ class Drafts:
             draft_context(target.settings, target.resolved), n_gpu_layers=target.settings.n_gpu_layers,
             n_cpu_moe=target.settings.n_cpu_moe, overrides=target.settings.overrides,
         )  # fmt: skip
-        parts = self._estimator(self.model, own=False, mtp=True)(settings).parts
-        return [part._replace(source=f"MTP {part.source}") for part in parts if part.kind in (Kind.CONTEXT, Kind.COMPUTE)]
+        role = Role(taps=Taps(sampled=self._sampled(target.settings)))
+        parts = self._estimator(self.model, own=False, mtp=True)(settings, role).parts
+        return [part._replace(source=f"MTP {part.source}") for part in parts if part.kind != Kind.MODEL and is_own(part)]
 
     def _own(self, draft: Model, target: Estimate, placement: Placement, placed: Placed) -> list[Part]:
         """A model of its own; it is loaded after the target, and finds the memory that this one leaves."""
         asked = target.settings
-        mtp = asked.drafts_by_mtp
-        if mtp and not draft.row.target_context:
+        mtp = asked.drafts_by_mtp and not draft.row.target_context  # whose one graph is drawn whatever the context's type
+        if mtp:
             refuse_mtp(draft)
         settings = draft_settings(asked, target.resolved)
         if not any(settings.tensor_split):
@@ -125,10 +178,9 @@ class Drafts:
         key = (place(draft, self.machine, settings).layer_devices, replace(settings, tensor_split=()), lends)
         if key not in self._known:
             lender = Target(model=self.model, placement=placement, placed=placed, resolved=target.resolved, settings=asked)
-            found = self._estimator(draft, own=True, mtp=mtp)(settings, lender if borrows(draft) else None)
-            self._known[key] = [
-                part._replace(source=f"draft's {part.source}") for part in found.parts if part.kind != Kind.OVERHEAD
-            ]
+            role = Role(lender if borrows(draft) else None, Taps(sampled=self._sampled(asked)))
+            found = self._estimator(draft, own=True, mtp=mtp)(settings, role)
+            self._known[key] = [part._replace(source=f"draft's {part.source}") for part in found.parts if is_own(part)]
         return self._known[key]
 
     def _estimator(self, model: Model, *, own: bool, mtp: bool) -> Estimating:
@@ -142,6 +194,17 @@ class Drafts:
         free = dict(zip(names, (device.free_bytes for device in self.machine.devices), strict=True))
         left = [float(max(0, free[name] - target.n_bytes(name))) for name in _used(names, settings)]
         return tuple(left) if any(left) else ()
+
+
+def is_own(part: Part) -> bool:
+    """Whether it comes with the draft: the driver's context and the runner's needs are the target's already."""
+    return part.kind != Kind.OVERHEAD or part.source == GROWN
+
+
+def target_layers(draft: Model) -> set[int]:
+    """The layers of the target whose inputs the draft reads ({arch}.target_layers)."""
+    found = draft.get("target_layers")
+    return {int(il) for il in found} if isinstance(found, tuple) else set()
 
 
 def _used(names: Sequence[str], settings: Settings) -> Sequence[str]:

@@ -24,7 +24,7 @@ from fitplug.memory.overhead import device_overhead
 from fitplug.memory.overrides import rules
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
-from fitplug.memory.targets import Target
+from fitplug.memory.targets import ALONE, Role
 from fitplug.memory.weights import Placed, WeightTable
 from fitplug.model.mtp import in_mtp_context
 from fitplug.model.records import Model
@@ -61,21 +61,23 @@ class Estimator:
         self._tables: dict[object, WeightTable] = {}
         self._weights: dict[object, dict[str, int]] = {}
 
-    def __call__(self, settings: Settings, target: Target | None = None) -> Estimate:
+    def __call__(self, settings: Settings, role: Role = ALONE) -> Estimate:
         """Where every byte of these settings goes.
 
         Args:
             settings: llama.cpp's.
-            target: whom the model drafts for, where it needs tensors of that.
+            role: what the model is to another one that it drafts for.
 
         Raises:
             RefusedError: llama.cpp, or the runner, refuses them.
         """
         settings = self.companions.detecting(settings, self.runner)
-        placement, resolved, parts = self.static(settings)
+        if settings.drafts_by_model and not self.mtp and role == ALONE:
+            role = Role(taps=self._beside.taps(settings))
+        placement, resolved, parts = self.static(settings, role)
         if flash_attn_wanted(self.model, settings) == "auto":
-            resolved = replace(resolved, flash_attn=self._auto_stays_on(placement, resolved, settings, target))
-        parts += self._compute(placement, resolved, settings, target)
+            resolved = replace(resolved, flash_attn=self._auto_stays_on(placement, resolved, settings, role))
+        parts += self._compute(placement, resolved, settings, role)
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
             notes=self._notes(settings),
@@ -91,21 +93,21 @@ class Estimator:
     def _beside(self) -> Beside:
         return Beside(self.model, self.companions, self.machine, self.runner, Estimator)
 
-    def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings, target: Target | None) -> bool:
+    def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings, role: Role) -> bool:
         """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""
         try:
-            return self._graphs.flash_attn_stays_on(placement, self.placed(placement, settings), resolved, settings, target)
+            return self._graphs.flash_attn_stays_on(placement, self.placed(placement, settings), resolved, settings, role)
         except UnknownGraph:
             return auto_stays_on(self.seen, placement, resolved)
 
-    def _compute(self, placement: Placement, resolved: Resolved, settings: Settings, target: Target | None) -> list[Part]:
+    def _compute(self, placement: Placement, resolved: Resolved, settings: Settings, role: Role) -> list[Part]:
         size = cells(self.seen, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
         placed = self.placed(placement, settings)
         if settings.split_mode == "tensor":
             closed = closed_parts(self.seen, placement, resolved, settings, placed, size)
             return tensor_split.compute_parts(closed, placement)
         try:
-            return self._graphs.parts(placement, placed, resolved, settings, target)
+            return self._graphs.parts(placement, placed, resolved, settings, role)
         except UnknownGraph:
             return closed_parts(self.seen, placement, resolved, settings, placed, size)
 
@@ -127,7 +129,7 @@ class Estimator:
                     parts.append(Part(name, Kind.OVERHEAD, own, Basis.ASSUMED, f"{self.runner.name}'s own needs"))
         return parts
 
-    def static(self, settings: Settings) -> tuple[Placement, Resolved, list[Part]]:
+    def static(self, settings: Settings, role: Role = ALONE) -> tuple[Placement, Resolved, list[Part]]:
         """What follows from the header alone: where layers go, the context, weights and caches.
 
         Raises:
@@ -137,7 +139,7 @@ class Estimator:
         if settings.split_mode == "tensor":
             tensor_split.refuse_unsupported(self.model)
             placement = tensor_split.whole(placement)
-        resolved = resolve(self.model, settings, self.runner, placement.n_gpu_layers)
+        resolved = resolve(self.model, settings, self.runner, placement.n_gpu_layers, has_target=role.target is not None)
         if flash_attn_wanted(self.model, settings) == "auto":
             resolved = replace(resolved, flash_attn=auto_stays_on(self.seen, placement, resolved))
         size = cells(self.seen, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)

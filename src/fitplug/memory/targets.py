@@ -1,7 +1,7 @@
 """The target of a draft, as far as the draft's graph looks into it (llama_context_params::ctx_other)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fitplug.memory.cache import CacheTensor, cache_tensors, cells, cells_of
 from fitplug.memory.placement import Placement
@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from fitplug.memory.graph.tensor import Buffer
 
 
+class Taps(NamedTuple):
+    """What drafting asks of a context after it was made (common_speculative_init, common/speculative.cpp).
+
+    At the first batch llama.cpp reserves anew, or its allocator does for a graph that does not fit.
+    """
+
+    nextn: bool = False
+    """The state before the output is kept of every token (cparams.embeddings_nextn, not masked)."""
+    inputs: frozenset[int] = frozenset()
+    """Layers whose inputs are kept (cparams.embeddings_layer_inp); n_layer is the last one's output."""
+    sampled: int = 0
+    """At most so many tokens of each sequence are picked by the device (llama_set_sampler); 0: none."""
+
+
+NO_TAPS = Taps()
+GROWN = "compute buffer grown by drafting"
+"""The source of what a context reserves more at the first batch than when it was made: no log of a start has it."""
+
+
 @record
 class Target:
     """A model that is loaded, with the context that it runs in."""
@@ -27,6 +46,17 @@ class Target:
     settings: Settings
 
 
+class Role(NamedTuple):
+    """What a context is in speculative decoding."""
+
+    target: Target | None = None
+    """Whom a draft borrows tensors of."""
+    taps: Taps = NO_TAPS
+
+
+ALONE = Role()
+
+
 def lend(target: Target, placement: Placement, buffer: "Callable[[str], Buffer]") -> "Lent":
     """What a draft placed so may use of its target; `buffer` makes the draft's view of one buffer type.
 
@@ -34,7 +64,7 @@ def lend(target: Target, placement: Placement, buffer: "Callable[[str], Buffer]"
         UnknownGraphError: it lies on a device that the draft does not use.
     """
     from fitplug.memory.graph.errors import UnknownGraphError
-    from fitplug.memory.graph.params import Lent, LentTensor
+    from fitplug.memory.graph.params import Lent, LentCells, LentTensor
 
     def lent(type_: str, shape: tuple[int, ...], kind: str, *, is_weights: bool = True) -> LentTensor:
         if kind in target.placement.names and kind not in placement.names:
@@ -46,9 +76,26 @@ def lend(target: Target, placement: Placement, buffer: "Callable[[str], Buffer]"
     return Lent(
         lent(embd.type, embd.shape, target.placed.tensors()[TOKEN_EMBD]) if embd is not None else None,
         lent(output.type, output.shape, kind) if output is not None and kind is not None else None,
-        {il: (lent(k.type, k.shape, place, is_weights=False), lent(v.type, v.shape, place, is_weights=False))
-         for il, (k, v, place) in _last_cells(target).items()},
+        {
+            is_swa: LentCells(
+                lent(k.type, k.shape, place, is_weights=False), lent(v.type, v.shape, place, is_weights=False),
+                *_rotations(target, is_swa),
+            )
+            for is_swa, (k, v, place) in _last_cells(target).items()
+        },
     )  # fmt: skip
+
+
+def _rotations(target: Target, is_swa: bool) -> tuple[int, int]:
+    """Of K and V in the cache of that kind of layer."""
+    from fitplug.memory.graph.caches import k_rotation, v_rotation
+
+    layers, first, resolved = target.model.layers, target.model.layers[0], target.resolved
+    own = [layer for layer in layers if layer.has_kv and layer.is_swa == is_swa]
+    return (
+        k_rotation({layer.n_embd_head_k for layer in own}, first.n_embd_head_k, resolved.type_k),
+        v_rotation({layer.n_embd_head_v for layer in own}, first.n_embd_head_v, resolved.type_v),
+    )
 
 
 def _last_cells(target: Target) -> dict[bool, tuple[CacheTensor, CacheTensor, str]]:

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 
-import latent_support as latent
 import truth_support as truth
 from fitplug.errors import RefusedError
 from fitplug.memory.compute import ComputeEstimator
@@ -13,32 +12,31 @@ from fitplug.memory.graph.blocks.block_positions import POSITIONS
 from fitplug.memory.records import Kind
 from fitplug.settings import Settings
 
+LATENT = truth.Answers("latent")
 EVERY = max(1, truth.EVERY // 4)
-ANSWERED = [row for row in latent.rows() if "error" not in row]
-REFUSED = [row for row in latent.rows() if "error" in row]
 CARD = {"name": "RTX4090", "total_mib": 24564, "free_mib": 24000, "compute_capability": "8.9"}
 
 
-@pytest.mark.parametrize("row", ANSWERED[::EVERY], ids=truth.label)
+@pytest.mark.parametrize("row", LATENT.answered[::EVERY], ids=truth.label)
 def test_every_byte_is_llama_cpps(row):
     """Weights, caches and compute buffers, of every device and the host."""
-    estimate = latent.estimator(row)(truth.settings(row["args"]))
+    estimate = LATENT.estimator(row)(truth.settings(row["args"]))
 
     kinds = (Kind.MODEL, Kind.CONTEXT, Kind.COMPUTE)
     assert {kind: truth.predicted(estimate, kind) for kind in kinds} == {kind: truth.told(row, kind) for kind in kinds}
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=truth.label)
+@pytest.mark.parametrize("row", LATENT.refused, ids=truth.label)
 def test_what_llama_cpp_cannot_run_is_refused(row):
     """Two types of cache where keys hold the values, quantised values without flash attention, T5 with a cache per sequence."""
     with pytest.raises(RefusedError):
-        latent.estimator(row)(truth.settings(row["args"]))
+        LATENT.estimator(row)(truth.settings(row["args"]))
 
 
-@pytest.mark.parametrize("name", latent.models())
+@pytest.mark.parametrize("name", LATENT.models)
 def test_every_model_is_drawn(name):
     """None is answered by a formula."""
-    architecture = latent.model(name).architecture
+    architecture = LATENT.model(name).architecture
 
     assert architecture in {*MODULES, *plain.ROWS}
 
@@ -46,13 +44,13 @@ def test_every_model_is_drawn(name):
 def _sizes(name, settings, **how):
     """Compute buffers on one card and the host."""
     row = {"model": name, "devices": [CARD], "runner": "llama-server"}
-    estimator = latent.estimator(row)
+    estimator = LATENT.estimator(row)
     placement, resolved, _ = estimator.static(settings)
     compute = ComputeEstimator(estimator.model, estimator.machine, estimator.runner, **how)
     return compute.sizes(placement, estimator.placed(placement, settings), resolved, settings)
 
 
-@pytest.mark.parametrize("name", latent.models())
+@pytest.mark.parametrize("name", LATENT.models)
 @pytest.mark.parametrize("n_gpu_layers", [99, 2])
 def test_leaving_out_layers_changes_no_byte(name, n_gpu_layers):
     """Layers that hand their choice of cells on, or run several times, are told apart."""

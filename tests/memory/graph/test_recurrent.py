@@ -2,36 +2,34 @@
 
 import pytest
 
-import recurrent_support as recurrent
 import truth_support as truth
 from fitplug.errors import RefusedError
 from fitplug.memory.graph.architectures.hybrids import MODULES
 from fitplug.memory.records import Kind
+from recurrent_support import RECURRENT
 
 EVERY = max(1, truth.EVERY // 4)
-ANSWERED = [row for row in recurrent.rows() if "error" not in row]
-REFUSED = [row for row in recurrent.rows() if "error" in row]
 
 
-@pytest.mark.parametrize("row", ANSWERED[::EVERY], ids=truth.label)
+@pytest.mark.parametrize("row", RECURRENT.answered[::EVERY], ids=truth.label)
 def test_every_byte_is_llama_cpps(row):
     """Weights, states, caches and compute buffers, of every device and the host."""
-    estimate = recurrent.estimator(row)(truth.settings(row["args"]))
+    estimate = RECURRENT.estimator(row)(truth.settings(row["args"]))
 
     kinds = (Kind.MODEL, Kind.CONTEXT, Kind.COMPUTE)
     assert {kind: truth.predicted(estimate, kind) for kind in kinds} == {kind: truth.told(row, kind) for kind in kinds}
 
 
-@pytest.mark.parametrize("row", REFUSED, ids=truth.label)
+@pytest.mark.parametrize("row", RECURRENT.refused, ids=truth.label)
 def test_what_llama_cpp_cannot_run_is_refused(row):
     """Caches of two types where keys hold the values, and sequences that do not divide a micro-batch reserved for one."""
     with pytest.raises(RefusedError):
-        recurrent.estimator(row)(truth.settings(row["args"]))
+        RECURRENT.estimator(row)(truth.settings(row["args"]))
 
 
 def test_no_architecture_is_drawn_unasked():
     """llama.cpp was asked about each of them, here or about the small models of its own tests."""
-    asked = {model["metadata"]["general.architecture"] for model in recurrent.models().values()}
+    asked = {model["metadata"]["general.architecture"] for model in RECURRENT.models.values()}
     small = {truth.model(f"tiny/{name}", "f16").architecture for name in truth.architectures()}
 
     assert set(MODULES) <= asked | small

@@ -23,7 +23,7 @@ def _asked(name, times, cards, settings, **how):
     return ComputeEstimator(model, machine, SERVER, **how), asked
 
 
-@pytest.mark.parametrize("name", recurrent.models())
+@pytest.mark.parametrize("name", recurrent.RECURRENT.models)
 @pytest.mark.parametrize("n_gpu_layers", [99, 13])
 def test_leaving_out_layers_changes_no_byte(name, n_gpu_layers):
     """A model several times as deep is laid out from a few of its layers as from all."""

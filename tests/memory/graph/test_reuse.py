@@ -2,7 +2,6 @@
 
 import pytest
 
-import latent_support as latent
 import recurrent_support as recurrent
 import truth_support as truth
 from fitplug.errors import RefusedError
@@ -12,6 +11,7 @@ from fitplug.memory.graph.reuse import Layouts
 from fitplug.model.describe import describe
 from fitplug.settings import Settings
 
+LATENT = truth.Answers("latent")
 SERVER = truth.RUNNERS["llama-server"]
 CARD = {"name": "RTX4090", "total_mib": 24564, "free_mib": 24000, "compute_capability": "8.9"}
 OLD_CARD = {"name": "T4", "total_mib": 15360, "free_mib": 15000, "compute_capability": "7.5"}
@@ -23,12 +23,12 @@ DRAFTS = ("eagle3", "dflash", "dspark")
 
 def _latent(name):
     times = 1 if name.startswith(NOT_DEEPENED) else 3
-    return describe(truth.header_of(recurrent.deepened(latent.models()[name], times)))
+    return describe(truth.header_of(recurrent.deepened(LATENT.models[name], times)))
 
 
 MODELS = {
-    **{f"recurrent/{name}": lambda name=name: recurrent.model(name, 3) for name in recurrent.models()},
-    **{f"latent/{name}": lambda name=name: _latent(name) for name in latent.models() if not name.startswith(DRAFTS)},
+    **{f"recurrent/{name}": lambda name=name: recurrent.model(name, 3) for name in recurrent.RECURRENT.models},
+    **{f"latent/{name}": lambda name=name: _latent(name) for name in LATENT.models if not name.startswith(DRAFTS)},
     **{f"{name} {ftype}": lambda name=name, ftype=ftype: truth.model(name, ftype)
        for name, ftype in dict.fromkeys((row["model"], row["ftype"]) for row in truth.rows("memory"))},
 }  # fmt: skip

@@ -59,6 +59,9 @@ class GraphBase:
         self.n_seq_tokens = params.n_tokens // params.n_seqs
         self.flash_attn = params.flash_attn
         self.fused_nodes: list[FusedNode] = []
+        self.taps = params.taps
+        self.t_logits: Tensor | None = None
+        """res->t_logits, where tokens may be picked from it."""
         self._tensors: dict[str, Tensor | None] = {}
         self._linears: dict[tuple[str, int], Linear] = {}
         self._passed_scales = passed(model.architecture)
@@ -161,7 +164,12 @@ class GraphBase:
     @cached_property
     def tok_embd_or_lent(self) -> Tensor:
         """The draft's own token embeddings, or the target's (model_other->tok_embd)."""
-        return self.tok_embd if self.tok_embd is not None else self._lent("tok_embd")
+        return self.tok_embd if self.tok_embd is not None else self.tok_embd_of_target
+
+    @cached_property
+    def tok_embd_of_target(self) -> Tensor:
+        """model_other->tok_embd."""
+        return self._lent("tok_embd")
 
     def output_or_lent(self, own: Linear) -> Tensor:
         """The draft's own output matrix, or the target's (model_other->output)."""
@@ -212,6 +220,9 @@ class GraphBase:
         A graph whose layers differ by anything besides their tensors and `hparams(il)` says so with `key`: layers with equal
         keys are equal. Whether the shortened graph decides was proven by the allocator (layers.py), else all layers are built.
         """
+        tapped = self.taps.inputs
+        if tapped:
+            key = self._with_taps(key, tapped)
         gf, cut = self.gf, self.params.cut
         classes = layer_classes(self.params, self.n_layer if n_layer is None else n_layer, key)
         loop = len(gf.loops)
@@ -222,6 +233,15 @@ class GraphBase:
             gf.sections.append(Section(next_serial(), loop, classes[il].shape))
             yield il
         gf.sections.append(Section(next_serial(), loop, None))
+
+    @staticmethod
+    def _with_taps(key: Callable[[int], Hashable] | None, tapped: frozenset[int]) -> Callable[[int], Hashable]:
+        return lambda il: (key and key(il), il in tapped)
+
+    def tap(self, il: int, cur: Tensor) -> None:
+        """res->t_layer_inp[il] = cur: kept if a draft asked for it."""
+        if il in self.taps.inputs:
+            cur.is_output = True
 
     # Nodes
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fitplug.memory.cache import cells_of
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import GraphBase
-from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.params import GraphParams, LentCells
 from fitplug.memory.graph.tensor import Buffer, Tensor, is_quantized
 from fitplug.model.records import Layer
 
@@ -123,21 +123,65 @@ class KvCache:
     def build_input_k_rot(self) -> Tensor | None:
         """llama_kv_cache::build_input_k_rot: the largest Hadamard matrix from 64 up that divides the heads."""
         widths = {self.head_k(layer.il)[0] for layer in self._layers}
-        head = widths.pop() if len(widths) == 1 else -1
-        rotated = head > 0 and is_quantized(self.g.params.type_k) and self.head_k(0)[0] % SMALLEST_ROTATION == 0
-        if not rotated and not self._rotates_always:
-            return None
-        n = SMALLEST_ROTATION
-        while head % (n * 2) == 0:
-            n *= 2
-        return ggml.new_input("f32", n, n)
+        n = k_rotation(widths, self.head_k(0)[0], self.g.params.type_k, always=self._rotates_always)
+        return ggml.new_input("f32", n, n) if n else None
 
     def build_input_v_rot(self) -> Tensor | None:
         """llama_kv_cache::build_input_v_rot: always the smallest."""
-        uniform = not self.g.model.is_mla and len({layer.n_embd_head_v for layer in self._layers}) == 1
-        if not uniform or not is_quantized(self.g.params.type_v) or self.g.n_embd_head_v % SMALLEST_ROTATION:
-            return None
-        return ggml.new_input("f32", SMALLEST_ROTATION, SMALLEST_ROTATION)
+        widths = set() if self.g.model.is_mla else {layer.n_embd_head_v for layer in self._layers}
+        n = v_rotation(widths, self.g.n_embd_head_v, self.g.params.type_v)
+        return ggml.new_input("f32", n, n) if n else None
+
+
+class LentCache(KvCache):
+    """The cells of one layer of a target, which all layers of this kind of a draft read (`share` of llama_kv_cache)."""
+
+    def __init__(self, g: GraphBase, cells: LentCells) -> None:
+        """As long as the target's; nothing is written."""
+        super().__init__(g, cells.k.shape[1], n_stream=cells.k.shape[2])
+        self.cells = cells
+
+    def k(self, il: int) -> Tensor:  # noqa: ARG002 - one for all
+        """The target's K."""
+        return self.g.weight_in(*self.cells.k)
+
+    def v(self, il: int) -> Tensor:  # noqa: ARG002 - as above
+        """The target's V."""
+        return self.g.weight_in(*self.cells.v)
+
+    def build_input_k_rot(self) -> Tensor | None:
+        """The target's."""
+        n = self.cells.k_rot
+        return ggml.new_input("f32", n, n) if n else None
+
+    def build_input_v_rot(self) -> Tensor | None:
+        """The target's."""
+        n = self.cells.v_rot
+        return ggml.new_input("f32", n, n) if n else None
+
+
+def k_rotation(widths: set[int], first: int, type_: str, *, always: bool = False) -> int:
+    """Size of the Hadamard matrix for keys (attn_rot_k): the largest from 64 up that divides the heads; 0: none.
+
+    Args:
+        widths: of the heads of the cache's layers.
+        first: hparams.n_embd_head_k().
+        type_: of the cells.
+        always: whatever the type.
+    """
+    head = next(iter(widths)) if len(widths) == 1 else -1
+    rotated = head > 0 and is_quantized(type_) and first % SMALLEST_ROTATION == 0
+    if not rotated and not always:
+        return 0
+    n = SMALLEST_ROTATION
+    while head % (n * 2) == 0:
+        n *= 2
+    return n
+
+
+def v_rotation(widths: set[int], first: int, type_: str) -> int:
+    """The same for values (attn_rot_v): always the smallest."""
+    return SMALLEST_ROTATION if len(widths) == 1 and is_quantized(type_) and first % SMALLEST_ROTATION == 0 else 0
 
 
 class RecurrentState:

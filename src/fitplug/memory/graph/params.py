@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend
 from fitplug.memory.graph.layers import WHOLE, Blocks, Cut
 from fitplug.memory.graph.tensor import Buffer
+from fitplug.memory.targets import NO_TAPS, Taps
 from fitplug.model.records import Model
 from fitplug.record import record
 
@@ -19,13 +20,27 @@ class LentTensor(NamedTuple):
     buffer: Buffer
 
 
+class LentCells(NamedTuple):
+    """K and V of one layer of the target, and the Hadamard matrices of its cache; 0: none."""
+
+    k: LentTensor
+    v: LentTensor
+    k_rot: int
+    v_rot: int
+
+    @property
+    def fixed(self) -> Hashable:
+        """All but how long it is."""
+        return self.k.type, self.k.buffer, self.v.type, self.v.buffer, self.k_rot, self.v_rot
+
+
 class Lent(NamedTuple):
     """What a target lends its draft (cparams.ctx_other)."""
 
     tok_embd: LentTensor | None
     output: LentTensor | None
-    caches: Mapping[bool, tuple[LentTensor, LentTensor]]
-    """Whether windowed → K and V of the layer whose cells a draft without a cache of its own reads."""
+    caches: Mapping[bool, LentCells]
+    """Whether windowed → the cells that a draft without a cache of its own reads."""
 
 
 VARYING = frozenset((
@@ -70,6 +85,7 @@ class GraphParams:
     n_gpu_layers: int = 0
     embeddings: bool = False
     lent: Lent | None = None
+    taps: Taps = NO_TAPS
     mtp: bool = False
     """The context of the MTP blocks (LLAMA_CONTEXT_TYPE_MTP)."""
     n_rs_seq: int = 0
@@ -87,9 +103,7 @@ class GraphParams:
     def fixed(self) -> Hashable:
         """All that is neither the context's length nor what lies where."""
         lent = self.lent
-        borrowed = lent and (
-            lent.tok_embd, lent.output, *[(t.type, t.buffer) for pair in sorted(lent.caches.items()) for t in pair[1]]
-        )  # fmt: skip
+        borrowed = lent and (lent.tok_embd, lent.output, *[cells.fixed for _, cells in sorted(lent.caches.items())])
         others = [getattr(self, name) for name in _FIXED]
         return (*others, self.pins_layers, borrowed, tuple(sorted(self.fused.items())))
 

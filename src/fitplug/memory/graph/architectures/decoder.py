@@ -87,6 +87,8 @@ class Decoder(NamedTuple):
     deepstack: Literal["", "after", "mapping"] = ""
     rows_late: bool = False
     """The last layer runs for all tokens, since its output is kept for MTP (t_h_nextn)."""
+    rows_late_if_asked: bool = False
+    """The same, but only where a draft asks for that output (cparams.embeddings_nextn)."""
     rows_after_norm: bool = False
     logit_scale: Literal["", "key", "always"] = ""
     logit_softcap: Literal["", "key", "always"] = ""
@@ -118,14 +120,17 @@ class DecoderGraph:
         cur = self._embeddings()
         self.inp_attn = self._memory()
         out_ids = g.build_inp_out_ids()
+        late = row.rows_late or (g.taps.nextn and row.rows_late_if_asked) or g.n_layer in g.taps.inputs
         for il in g.layers(self._key):
-            cur = self._layer(cur, il, out_ids if il == g.n_layer - 1 and not row.rows_late else None)
-        if row.rows_late and not row.rows_after_norm:
-            cur.is_output = True
+            g.tap(il, cur)
+            cur = self._layer(cur, il, out_ids if il == g.n_layer - 1 and not late else None)
+        g.tap(g.n_layer, cur)
+        if late and not row.rows_after_norm:
+            cur.is_output = cur.is_output or row.rows_late or g.taps.nextn
             cur = ggml.get_rows(cur, out_ids)
         cur = self._norm(cur, "output_norm", -1)
         cur.is_output = True
-        if row.rows_late and row.rows_after_norm:
+        if late and row.rows_after_norm:
             cur = ggml.get_rows(cur, out_ids)
             cur.is_output = True
         self._logits(cur)

@@ -4,7 +4,7 @@ from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import mul_mat_hadamard
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
 from fitplug.memory.graph.blocks.compressed import CSA_RATIO, HCA_RATIO, CompressedCache, Compressor
-from fitplug.memory.graph.blocks.hyper_connections import build_hc_post, build_hc_pre, collapse
+from fitplug.memory.graph.blocks.hyper_connections import build_hc_mean, build_hc_post, build_hc_pre, collapse
 from fitplug.memory.graph.blocks.lightning_indexer import best_cells, build_top_k_mask, per_stream
 from fitplug.memory.graph.caches import KvCache
 from fitplug.memory.graph.context import GraphContext
@@ -23,6 +23,7 @@ def build(g: GraphContext) -> None:
     hc, n_embd, n_tokens, hashed = g.hparam("dsv4_hc_mult"), g.n_embd, g.n_tokens, g.hparam("dsv4_hash_layer_count")
     streams = ggml.repeat_4d(ggml.reshape(embd, n_embd, 1, n_tokens), n_embd, hc, n_tokens, 1)
     for il in g.layers(lambda il: il < hashed):
+        _tap(g, streams, il)
         mix = build_hc_pre(g, streams, "hc_attn", il)
         cur = attend(g.build_norm(mix.cur, g.w("attn_norm", il), LLM_NORM_RMS, il), il)
         streams = build_hc_post(g, cur, streams, mix, il)
@@ -34,9 +35,19 @@ def build(g: GraphContext) -> None:
         streams = build_hc_post(g, cur, streams, mix, il)
         g.pin_to_layer(streams, il)
 
+    _tap(g, streams, g.n_layer)
+    streams.is_output = streams.is_output or g.taps.nextn
     flat = ggml.get_rows(ggml.reshape(streams, n_embd * hc, n_tokens), out_ids)
     cur = build_hc_head(g, ggml.reshape(flat, n_embd, hc, g.n_outputs))
     g.build_output(g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS))
+
+
+def _tap(g: GraphContext, streams: Tensor, il: int) -> None:
+    """What a draft reads of a layer's input is the mean of its streams."""
+    if il in g.taps.inputs:
+        mean = build_hc_mean(streams)
+        g.tap(il, mean)
+        g.expand(mean)
 
 
 def build_mtp(g: GraphContext) -> None:
@@ -67,6 +78,7 @@ def build_mtp(g: GraphContext) -> None:
     cur.is_output = True
     logits = ggml.mul_mat(own_head if own_head is not None else g.need(g.output.weight), cur)
     logits.is_output = True
+    g.t_logits = logits
     g.expand(logits)
 
 

@@ -37,6 +37,7 @@ def build(g: GraphContext) -> None:
     if g.w("markov_w1").weight is not None:
         logits = MarkovHead(g, tokens, state)(logits)
     logits.is_output = True
+    g.t_logits = logits
     if selects:
         build_selector(g, tokens, logits, state)
 

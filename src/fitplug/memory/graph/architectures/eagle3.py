@@ -29,6 +29,7 @@ def build(g: GraphContext) -> None:
     cur = g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS)
     logits = to_target_vocabulary(g, g.build_lora_mm(g.output_or_lent(g.w("output")), cur))
     logits.is_output = True
+    g.t_logits = logits
     g.expand(logits)
 
 

@@ -41,6 +41,7 @@ def build(g: GraphContext) -> None:
         cur = g.build_norm(cur, ABSENT, LLM_NORM_RMS)
     inp_pos, inp_attn, out_ids = g.build_inp_pos(), g.build_attn_inp_kv_iswa(), g.build_inp_out_ids()
     for il in g.layers():
+        g.tap(il, cur)
         residual = cur
         cur = attention(g, row, inp_attn, inp_pos, g.build_norm(cur, g.w("attn_norm", il), LLM_NORM_RMS, il), il)
         if row.post_norms:

@@ -22,6 +22,7 @@ def build(g: GraphContext) -> None:
     width = g.model.get_int("embedding_length_per_layer_input")
     inputs = per_layer.build_inputs(g, cur, width) if g.tensor("per_layer_token_embd.weight") is not None else None
     for il in g.layers(lambda il: cells_of(g.model.layers, il) if not g.hparams(il).has_kv else -1):
+        g.tap(il, cur)
         attn = _attention(g, inp_attn, inp_pos, g.build_norm(cur, g.w("attn_norm", il), LLM_NORM_RMS, il), il)
         attn = ggml.add(g.build_norm(attn, g.w("post_attention_norm", il), LLM_NORM_RMS, il), cur)
         cur = ggml.add(g.build_norm(_feed_forward(g, attn, il), g.w("post_ffw_norm", il), LLM_NORM_RMS), attn)

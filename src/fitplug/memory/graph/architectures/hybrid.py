@@ -114,10 +114,12 @@ def build(g: GraphContext) -> None:
     inputs = _inputs(g, row)
     out_ids = g.build_inp_out_ids()
     for il in g.layers():
+        g.tap(il, residual)
         picked = out_ids if il == g.n_layer - 1 else None
         residual = _mixed(g, row, inputs, residual, il, picked)
         if row.ffn is not None:
             residual = _fed_forward(g, row, row.ffn, residual, il)
+    g.tap(g.n_layer, residual)
     _output(g, row, residual, out_ids)
 
 

@@ -22,4 +22,5 @@ MODULES: dict[str, str] = {
     "nanbeige": "nanbeige",
     "gemma3n": "gemma3n",
     "gemma4": "gemma4",
+    "gemma4-assistant": "gemma4_assistant",
 }

@@ -44,6 +44,7 @@ def build(g: GraphContext) -> None:
     out_ids = g.build_inp_out_ids()
     decay = build_inp_la(g)
     for il in g.layers():
+        g.tap(il, inpL)
         residual = cur = g.build_norm(inpL, g.w("attn_norm", il), LLM_NORM_RMS, il)
         if g.hparams(il).is_recurrent:
             cur = build_lightning_attention(g, memory.rs, decay, cur, il)

@@ -142,6 +142,7 @@ def build(g: GraphContext) -> None:
     if row.logit_scale and g.get_float("logit_scale"):
         logits = ggml.scale(logits)
     logits.is_output = True
+    g.t_logits = logits
     g.expand(logits)
 
 

@@ -20,6 +20,7 @@ def build(g: GraphContext) -> None:
     inp_pos, inp_attn, out_ids = g.build_inp_pos(), g.build_attn_inp_kv(), g.build_inp_out_ids()
     kinds = g.params.blocks.kinds
     for il in g.layers(lambda il: (kinds[il % n_phys], (il + 1) % n_phys)):
+        g.tap(il, cur)
         block, residual = il % n_phys, cur
         normed = g.build_norm(cur, g.w("attn_norm", block), LLM_NORM_RMS, il)
         q, k, v = g.build_qkv(block, normed)

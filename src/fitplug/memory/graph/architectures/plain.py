@@ -75,7 +75,8 @@ ROWS: dict[str, Decoder] = {
     "deepseek": Decoder(rope_factors=True, moe=Moe(norm=False, scale_key=True)),
     "chatglm": Decoder(act=SWIGLU, gate=SEQ),
     "glm4": Decoder(post_attn_norm="post_attention_norm", post_ffn_norm="post_ffw_norm", act=SWIGLU, gate=SEQ),
-    "glm4moe": Decoder(qk_norm="heads", ffn_norm="post_attention_norm", moe=GLM_EXPERTS),
+    "glm4moe": Decoder(qk_norm="heads", ffn_norm="post_attention_norm", moe=GLM_EXPERTS, rows_late_if_asked=True,
+        rows_after_norm=True),
     "exaone": Decoder(rope_factors=True),
     "exaone4": OLMO2._replace(qkv_reshape=True, qk_norm="heads", rope="windowed_or_none", rope_factors=True),
     "exaone-moe": Decoder(qk_norm="heads", rope="windowed", rope_factors=True, moe=HEADER_EXPERTS),
@@ -114,6 +115,7 @@ ROWS: dict[str, Decoder] = {
     "hy_v3": Decoder(qk_norm="heads", rope_factors=True, moe=HEADER_EXPERTS, rows_late=True, rows_after_norm=True),
     "mimo2": Decoder(
         qkv_bare=True, sinks=True, attn_output_bias=False, attn_value_scale=True, moe=Moe(gating=SIGMOID, scale_key=True),
+        rows_late_if_asked=True,
     ),
 }  # fmt: skip
 

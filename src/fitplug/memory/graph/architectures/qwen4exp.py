@@ -27,6 +27,7 @@ def build(g: GraphContext) -> None:
     n_embd, hc, n_tokens = g.n_embd, g.hparam("dsv4_hc_mult"), g.n_tokens
     streams = ggml.repeat_4d(ggml.reshape(inpL, n_embd, 1, n_tokens), n_embd, hc, n_tokens, 1)
     for il in g.layers():
+        g.tap(il, streams)
         if ple is not None and g.hparams(il).n_embd_ple:
             streams = build_ple(g, memory.rs, ple, streams, il)
         cur, inject = _mix(g, streams, "hc_attn", il)
