@@ -74,7 +74,7 @@ def test_full_windows_hold_at_least_what_cut_ones_do(model, n_ctx, n, unified):
     assert cut <= full
 
 
-@given(n_ctx=contexts, n=sequences, unified=st.booleans(), batch=st.integers(1, 8192), ubatch=st.integers(1, 8192))
+@given(n_ctx=contexts, n=sequences, unified=st.booleans(), batch=st.integers(64, 8192), ubatch=st.integers(1, 8192))
 def test_the_contexts_arithmetic(n_ctx, n, unified, batch, ubatch):
     """Rounded up to 256 cells; batches never longer than what they are cut from."""
     resolved, _ = _resolve(
@@ -85,7 +85,16 @@ def test_the_contexts_arithmetic(n_ctx, n, unified, batch, ubatch):
     assert resolved.n_ctx == resolved.n_ctx_seq * (1 if unified else n)
     assert resolved.n_ctx >= n_ctx
     assert resolved.n_ubatch <= resolved.n_batch <= n_ctx
-    assert resolved.n_outputs_max == min(resolved.n_batch, n)
+    assert resolved.n_outputs_max == n
+
+
+@given(n=st.integers(2, 64), data=st.data())
+def test_a_batch_that_cannot_hold_every_sequence_is_refused(n, data):
+    """llama.cpp aborts: one output for each is reserved at the start."""
+    batch = data.draw(st.integers(1, n - 1))
+
+    with pytest.raises(RefusedError, match="-np"):
+        _resolve(truth.model("tiny/llama-dense", "F32"), n_ctx=8192, n_seq_max=n, n_batch=batch)
 
 
 def test_types_in_order_of_size():

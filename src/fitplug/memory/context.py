@@ -41,11 +41,14 @@ def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int,
         raise RefusedError(f"{n_ctx} tokens are too few for {settings.n_seq_max} sequences")
     if not settings.kv_unified:
         _refuse_uneven(model, settings.n_seq_max, min(n_ctx_seq * settings.n_seq_max, n_ubatch))
+    n_outputs_max = _outputs(model, settings, runner, n_batch)
+    if n_outputs_max < settings.n_seq_max:  # llama_context::output_reserve asserts it
+        raise RefusedError(f"-np {settings.n_seq_max}: llama.cpp aborts where a batch has fewer tokens than that; raise -b")
     return Resolved(
         n_ctx=n_ctx if settings.kv_unified else n_ctx_seq * settings.n_seq_max, n_ctx_seq=n_ctx_seq, n_batch=n_batch,
         n_ubatch=n_ubatch, n_seq_max=settings.n_seq_max, n_gpu_layers=n_gpu_layers,
         n_stream=1 if settings.kv_unified and model.memory != "dsv4" else settings.n_seq_max,
-        n_outputs_max=_outputs(model, settings, runner, n_batch), type_k=settings.type_k, type_v=settings.type_v,
+        n_outputs_max=n_outputs_max, type_k=settings.type_k, type_v=settings.type_v,
         flash_attn=flash_attn != "off", v_trans=flash_attn == "off", n_rs_seq=_rollback(model, settings),
     )  # fmt: skip
 
@@ -69,7 +72,7 @@ def _outputs(model: Model, settings: Settings, runner: Runner, n_batch: int) -> 
     """How many rows of logits are reserved; an encoder needs them all."""
     if runner.outputs == "batch" or model.has_encoder:
         return n_batch
-    return min(n_batch, settings.n_seq_max * (1 + n_drafted(settings)))
+    return min(settings.n_batch, settings.n_seq_max * (1 + n_drafted(settings)))
 
 
 def n_drafted(settings: Settings) -> int:
