@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from fitplug.extension import Runner
+from fitplug.formats.header import Header
 from fitplug.machine.records import Machine
 from fitplug.memory.context import SINGLE_SEQUENCE
 from fitplug.memory.graph import UnknownGraphError, fused
@@ -18,7 +19,7 @@ from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.devices import cpu_backend, device_backends
 from fitplug.memory.graph.layers import ONE_OF_EACH, SHORT, Blocks, Cut, unproven
-from fitplug.memory.graph.params import GraphParams, copy_name
+from fitplug.memory.graph.params import GraphParams, Halves, copy_name
 from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.reuse import Layouts, Schedules
 from fitplug.memory.graph.scheduler import MAX_COPIES, Scheduler
@@ -32,11 +33,23 @@ from fitplug.settings import Settings
 
 
 class ComputeEstimator:
-    """The compute buffers of one model on one machine."""
+    """The compute buffers of one model on one machine.
 
-    def __init__(self, model: Model, machine: Machine, runner: Runner, *, shorten: bool = True, mtp: bool = False) -> None:
-        """`shorten` False builds every layer, to prove that leaving some out changes nothing; `mtp`: of the MTP blocks."""
+    Args:
+        model: what runs.
+        machine: where.
+        runner: the program that runs it.
+        adapters: those that settings with `lora` apply.
+        shorten: False builds every layer, to prove that leaving some out changes nothing.
+        mtp: of the MTP blocks.
+    """
+
+    def __init__(
+        self, model: Model, machine: Machine, runner: Runner, *,
+        adapters: Sequence[Header] = (), shorten: bool = True, mtp: bool = False,
+    ) -> None:  # fmt: skip
         self.model, self.machine, self.runner, self.shorten, self.mtp = model, machine, runner, shorten, mtp
+        self.adapters = adapters
         self._blocks: Blocks | None = None
         self._backends: dict[object, tuple[Backend, ...]] = {}
         self._weights: tuple[object, Mapping[str, Buffer]] | None = None
@@ -103,6 +116,8 @@ class ComputeEstimator:
         for backend in params.backends:
             backend.begin()
         params.fused = self._fused_ops(params(n_seqs, n_seqs, n_seqs), placement, resolved, settings)
+        if settings.lora and self.adapters and not self.runner.measuring:
+            params.apply(self.adapters)
         found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
         if not self.runner.measuring:
             token = params(n_seqs, n_seqs, n_seqs)
@@ -239,11 +254,13 @@ class ParamsFor:
         role: Role,
     ) -> None:
         self._estimator, self._placement, self._resolved, self._settings = estimator, placement, resolved, settings
+        self._placed = placed
         self.backends = estimator.backends(placement)
         self.weights = estimator.buffers_of(placed, placement, settings, self._buffers)
         self.layer_backends = [placement.index(name) for name in placement.layer_devices]
         self.output = self._buffer(placed.output_buffer or HOST)
         self.fused: Mapping[str, bool] = {}
+        self.adapters: Mapping[str, Sequence[Halves]] = {}
         self.moved = bool(placed.moved) or not all(weight.on_gpu for weight in placed.table.weights)
         self.lent = None if role.target is None else lend(role.target, placement, self._buffer)
         self.taps = role.taps
@@ -259,8 +276,17 @@ class ParamsFor:
             flash_attn=resolved.flash_attn, v_trans=resolved.v_trans, offload_kqv=settings.offload_kqv,
             swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._placement.n_gpu_layers,
             fused=self.fused, n_rs_seq=resolved.n_rs_seq, mtp=estimator.mtp,
-            lent=self.lent, taps=self.taps,
+            lent=self.lent, taps=self.taps, adapters=self.adapters,
         )  # fmt: skip
+
+    def apply(self, adapters: Sequence[Header]) -> None:
+        """llama_set_adapters_lora."""
+        from fitplug.memory.lora import by_weight
+
+        self.adapters = {
+            name: [Halves(pair.a, pair.b, self._buffer(kind)._replace(is_weights=False)) for pair, kind in found]
+            for name, found in by_weight(adapters, self._placed).items()
+        }
 
     def _buffers(self, placed: Placed) -> Mapping[str, Buffer]:
         """Of every weight by its name, and of the copies that each backend's layers have of rope factors."""

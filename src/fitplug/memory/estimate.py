@@ -115,7 +115,8 @@ class Estimator:
     def _graphs(self) -> "ComputeEstimator":
         from fitplug.memory.compute import ComputeEstimator
 
-        return ComputeEstimator(self.seen, self.machine, self.runner, mtp=self.mtp)
+        adapters = () if self.mtp else self.companions.adapters
+        return ComputeEstimator(self.seen, self.machine, self.runner, adapters=adapters, mtp=self.mtp)
 
     def _overhead(self, placement: Placement, estimate: Estimate) -> list[Part]:
         """The driver's part, and the runner's own, on every device that is opened."""

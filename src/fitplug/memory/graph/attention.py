@@ -161,7 +161,12 @@ class Attention(Projections):
                 cur = self._attn_direct(mask, q, _given(k), _given(v), il, kq_b, sinks, v_mla)
             case InpAttnCross():
                 cur = self._attn_direct(inp.kq_mask, q, _given(k), _given(v), il, kq_b, sinks, v_mla)
-        return cur if wo.weight is None else self.mm(wo, cur)
+        if wo.weight is None:
+            return cur
+        if self.quirks.scaled_last and wo.scale is not None:
+            cur = ggml.mul(self.build_lora_mm(wo.weight, cur), wo.scale)
+            return cur if wo.bias is None else ggml.add(cur, wo.bias)
+        return self.mm(wo, cur)
 
     def _attn_direct(
         self,

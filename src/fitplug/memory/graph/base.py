@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+from fitplug.errors import RefusedError
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.build import Graph, Section
 from fitplug.memory.graph.errors import UnknownGraphError
@@ -62,8 +63,12 @@ class GraphBase:
         self.taps = params.taps
         self.t_logits: Tensor | None = None
         """res->t_logits, where tokens may be picked from it."""
+        self.inp_tokens: Tensor | None = None
+        """res->t_inp_tokens, once there are embeddings."""
         self._tensors: dict[str, Tensor | None] = {}
         self._linears: dict[tuple[str, int], Linear] = {}
+        self._adapters: dict[int, list[tuple[Tensor, Tensor]]] = {}
+        """Halves of adapters by the identity of the weight that they change."""
         self._passed_scales = passed(model.architecture)
         self._pins = params.pins_layers
 
@@ -103,7 +108,15 @@ class GraphBase:
             buffer = self.params.weights.get(name)
             t = None if found is None or buffer is None else self.weight_in(found.type, found.shape, buffer)
             self._tensors[name] = t
+            if t is not None and name in self.params.adapters:
+                self._adapt(t, name)
         return t
+
+    def _adapt(self, t: Tensor, name: str) -> None:
+        self._adapters[id(t)] = [
+            (self.weight_in(a.type, a.shape, buffer), self.weight_in(b.type, b.shape, buffer))
+            for a, b, buffer in self.params.adapters[name]
+        ]
 
     @staticmethod
     def weight_in(type_: str, shape: Sequence[int], buffer: Buffer) -> Tensor:
@@ -195,7 +208,10 @@ class GraphBase:
         embd, buffer = self.tok_embd, self.params.output
         if embd is not None and embd.buffer == buffer and not self.model.row.output_first:
             return own._replace(weight=embd)
-        return own._replace(weight=self.weight_in(found.type, found.shape, buffer))
+        copy = self.weight_in(found.type, found.shape, buffer)
+        if found.name in self.params.adapters:
+            self._adapt(copy, found.name)
+        return own._replace(weight=copy)
 
     def rope_factors(self, il: int) -> Tensor | None:
         """llama_model::get_rope_factors: frequencies of the file, else the long or short set of longrope."""
@@ -262,27 +278,39 @@ class GraphBase:
                 t.backend = backend
 
     def build_lora_mm(self, w: Tensor | None, cur: Tensor, w_s: Tensor | None = None) -> Tensor:
-        """llm_graph_context::build_lora_mm without adapters."""
+        """llm_graph_context::build_lora_mm."""
         if w is None:
             raise UnknownGraphError(self.arch)
         res = ggml.mul_mat(w, cur)
-        return ggml.mul(res, w_s) if w_s is not None else res
+        if w_s is not None:
+            res = ggml.mul(res, w_s)
+        for a, b in self._adapters.get(id(w), ()):
+            if a.ne[0] != cur.ne[0]:
+                raise RefusedError("an adapter changes token_embd.weight, which is the output as well: llama.cpp stops there")
+            res = ggml.add(res, ggml.scale(ggml.mul_mat(b, ggml.mul_mat(a, cur))))
+        return res
 
     def proj(self, name: str, cur: Tensor, il: int = -1) -> Tensor:
         """build_lora_mm(layer.NAME, cur, layer.NAME_s), the bias left out."""
         linear = self.w(name, il)
         return self.build_lora_mm(linear.weight, cur, linear.scale)
 
+    def plain(self, name: str, cur: Tensor, il: int = -1) -> Tensor:
+        """ggml_mul_mat(layer.NAME, cur): no adapter, no scale, no bias."""
+        return ggml.mul_mat(self.needed(name, il), cur)
+
     def build_lora_mm_id(self, w: Tensor | None, cur: Tensor, ids: Tensor, w_s: Tensor | None = None) -> Tensor:
-        """llm_graph_context::build_lora_mm_id without adapters."""
+        """llm_graph_context::build_lora_mm_id."""
         if w is None:
             raise UnknownGraphError(self.arch)
         res = ggml.mul_mat_id(w, cur, ids)
-        if w_s is None:
-            return res
-        n_expert, n_tokens = w_s.ne[0], cur.ne[2]
-        s = ggml.repeat_4d(ggml.reshape(w_s, 1, n_expert, 1), 1, n_expert, n_tokens, 1)
-        return ggml.mul(res, ggml.get_rows(s, ids))
+        if w_s is not None:
+            n_expert, n_tokens = w_s.ne[0], cur.ne[2]
+            s = ggml.repeat_4d(ggml.reshape(w_s, 1, n_expert, 1), 1, n_expert, n_tokens, 1)
+            res = ggml.mul(res, ggml.get_rows(s, ids))
+        for a, b in self._adapters.get(id(w), ()):
+            res = ggml.add(res, ggml.scale(ggml.mul_mat_id(b, ggml.mul_mat_id(a, cur, ids), ids)))
+        return res
 
     def mm(self, linear: Linear, cur: Tensor) -> Tensor:
         """A product with its scale and, where the file has one, its bias."""
@@ -311,11 +339,13 @@ class GraphBase:
     def build_inp_embd(self) -> Tensor:
         """llm_graph_context::build_inp_embd: tokens and, beside them, embeddings that are given."""
         n_inp, n_embd = self.model.n_embd_inp or self.n_embd, self.n_embd
-        tokens = ggml.new_input("i32", self.n_tokens)
+        tokens = self.inp_tokens = ggml.new_input("i32", self.n_tokens)
         embd = ggml.new_input("f32", n_inp, self.n_tokens)
         if self.tok_embd is None:
             raise UnknownGraphError(self.arch)
         cur = ggml.get_rows(self.tok_embd, tokens)
+        for a, b in self._adapters.get(id(self.tok_embd), ()):  # turned round, since A is looked up
+            cur = ggml.add(cur, ggml.scale(ggml.mul_mat(b, ggml.get_rows(a, tokens))))
         if n_inp != n_embd:
             cur = ggml.pad(cur, n_inp - n_embd)
         self.expand(cur)
@@ -341,9 +371,13 @@ class GraphBase:
         """llm_graph_context::build_inp_out_ids."""
         return ggml.new_input("i32", self.n_outputs)
 
+    def logits(self, cur: Tensor) -> Tensor:
+        """The product with model.output, which some graphs leave bare."""
+        return ggml.mul_mat(self.need(self.output.weight), cur) if self.quirks.plain_output else self.mm(self.output, cur)
+
     def build_output(self, cur: Tensor, t_embd: Tensor | None = None) -> None:
         """The end of a decoder: logits of `cur`; both are outputs of the graph."""
         (cur if t_embd is None else t_embd).is_output = True
-        logits = self.mm(self.output, cur)
+        logits = self.logits(cur)
         logits.is_output = True
         self.expand(logits)

@@ -97,6 +97,8 @@ class Shape(NamedTuple):
     kind: int
     key: Hashable
     """What the architecture's graph depends on besides numbers and tensors."""
+    adapted: Hashable
+    """Which tensors adapters change, and what those have beside them."""
     is_last: bool
     """It drops the rows nobody asked for."""
 
@@ -115,7 +117,9 @@ def layer_classes(params: "GraphParams", n_layer: int, key: Callable[[int], Hash
     backends, kinds = params.layer_backends, params.blocks.kinds
     return [
         LayerClass(
-            Shape(kinds[il], None if key is None else key(il), il == n_layer - 1), backends[il], params.blocks.away(params, il)
+            Shape(kinds[il], None if key is None else key(il), _adapted(params, il), il == n_layer - 1),
+            backends[il],
+            params.blocks.away(params, il),
         )
         for il in range(n_layer)
     ]
@@ -128,6 +132,17 @@ class Run(NamedTuple):
     """Its first layer."""
     pattern: tuple[Hashable, ...]
     """The classes of its layers."""
+
+
+def _adapted(params: "GraphParams", il: int) -> Hashable:
+    """The block's tensors that adapters change; their halves' buffers follow from the tensors'."""
+    if not params.adapters:
+        return None
+    found: list[Hashable] = []
+    for i, tensor in enumerate(params.blocks.tensors.get(il, ())):
+        pairs = params.adapters.get(tensor.name, ())
+        found += [(i, pair.a.type, pair.a.shape, pair.b.type, pair.b.shape) for pair in pairs]
+    return tuple(found)
 
 
 class Cut(NamedTuple):

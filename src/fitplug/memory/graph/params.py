@@ -4,12 +4,22 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import field, fields, replace
 from typing import NamedTuple
 
+from fitplug.formats.header import Tensor
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend
 from fitplug.memory.graph.layers import WHOLE, Blocks, Cut
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.targets import NO_TAPS, Taps
 from fitplug.model.records import Model
 from fitplug.record import record
+
+
+class Halves(NamedTuple):
+    """What an adapter has beside one weight (llama_adapter_lora_weight)."""
+
+    a: Tensor
+    b: Tensor
+    buffer: Buffer
+    """Adapters are no weights to the scheduler: their buffers' usage is never set."""
 
 
 class LentTensor(NamedTuple):
@@ -44,7 +54,7 @@ class Lent(NamedTuple):
 
 
 VARYING = frozenset((
-    "model", "layer_backends", "weights", "blocks", "n_ctx", "n_ctx_seq", "moved", "n_gpu_layers", "lent", "fused", "cut",
+    "model", "layer_backends", "weights", "blocks", "n_ctx", "n_ctx_seq", "moved", "n_gpu_layers", "lent", "fused", "adapters", "cut",
 ))  # fmt: skip
 """Fields of `GraphParams` that graphs of one structure may differ in, or that are the same all the time."""
 
@@ -91,6 +101,8 @@ class GraphParams:
     n_rs_seq: int = 0
     fused: Mapping[str, bool] = field(default_factory=dict)
     """Fused operations that were resolved to off: {"gdn_ar": False}; absent is on (llama_context::resolve_fused_ops)."""
+    adapters: Mapping[str, Sequence[Halves]] = field(default_factory=dict)
+    """What adapters add to the products with a tensor of this name, in the order in which it is added."""
     cut: Cut = WHOLE
     """How many of equal layers to build."""
 
@@ -105,7 +117,7 @@ class GraphParams:
         lent = self.lent
         borrowed = lent and (lent.tok_embd, lent.output, *[cells.fixed for _, cells in sorted(lent.caches.items())])
         others = [getattr(self, name) for name in _FIXED]
-        return (*others, self.pins_layers, borrowed, tuple(sorted(self.fused.items())))
+        return (*others, self.pins_layers, borrowed, tuple(sorted(self.fused.items())), bool(self.adapters))
 
     @property
     def pins_layers(self) -> bool:

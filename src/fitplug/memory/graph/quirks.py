@@ -24,6 +24,10 @@ class Quirks(NamedTuple):
     """Such a bias only for models with so many layers; 0: for all."""
     scaled_experts: bool = False
     """The graph hands ffn_*_exps.scale to build_moe_ffn; all others leave them unused."""
+    scaled_last: bool = False
+    """build_attn multiplies with attn_output.scale after the adapters' products, not before."""
+    plain_output: bool = False
+    """The logits are a bare ggml_mul_mat: output.scale and adapters of it are not used."""
     weights_first: bool = False
     """build_moe_ffn weighs what goes into the experts, not what comes out."""
     selection: Literal["probs", "logits", "sigmoid"] = "probs"
@@ -39,17 +43,20 @@ class Quirks(NamedTuple):
 
 
 MOST = Quirks()
-_SCALED = Quirks(scaled_experts=True)
+_SCALED, _PLAIN = Quirks(scaled_experts=True), Quirks(plain_output=True)
 
 QUIRKS = {
     **dict.fromkeys(
-        ("llama", "mistral3", "qwen3moe", "qwen3next", "qwen35moe", "qwen4exp", "gemma4", "deepseek32", "dots3note",
-         "glm-dsa", "cohere2moe", "hy_v3", "mellum", "nemotron_h", "nemotron_h_moe"), _SCALED),
+        ("llama", "mistral3", "qwen3moe", "qwen3next", "qwen35moe", "qwen4exp", "gemma4", "cohere2moe",
+         "hy_v3", "mellum", "nemotron_h", "nemotron_h_moe"), _SCALED),
     **dict.fromkeys(
         ("granite", "granitemoe", "granite_swa", "granitehybrid", "graniteswitch", "hrm_text"), Quirks(embedding_scale=0.0)),
     **dict.fromkeys(("jina-bert-v2", "bloom", "refact"), Quirks(alibi=8.0)),
-    **dict.fromkeys(("deepseek4", "glm5-next"), Quirks(clamped_ffn="always", clamped_experts="always")),
-    **dict.fromkeys(("maple", "hy_v4"), Quirks(clamped_experts="always")),
+    **dict.fromkeys(("deepseek32", "dots3note", "glm-dsa"), Quirks(scaled_experts=True, plain_output=True)),
+    **dict.fromkeys(("deepseek2", "deepseek2-ocr", "bailingmoe3", "kimi-k3", "kimi-linear"), _PLAIN),
+    **dict.fromkeys(("deepseek4", "glm5-next"), Quirks(clamped_ffn="always", clamped_experts="always", plain_output=True)),
+    "maple": Quirks(clamped_experts="always"),
+    "hy_v4": Quirks(clamped_experts="always", plain_output=True),
     **dict.fromkeys(("dbrx", "olmo"), Quirks(clamp_kqv=True)),
     "mpt": Quirks(clamp_kqv=True, alibi="key"),
     "jais": Quirks(alibi="key"),
@@ -60,6 +67,7 @@ QUIRKS = {
     "dflash": Quirks(embedding_scale=0.0, clamped_ffn="hyper_connections", clamped_experts="hyper_connections"),
     "llama4": Quirks(weights_first=True, selection="logits"),
     "grovemoe": Quirks(selection="sigmoid", adjugate_experts=True),
-    "mistral4": Quirks(exact_down=True),
+    **dict.fromkeys(("glm4", "glm4moe", "jais2"), Quirks(scaled_last=True)),
+    "mistral4": Quirks(exact_down=True, plain_output=True),
 }  # fmt: skip
 """By general.architecture."""

@@ -16,7 +16,7 @@ from fitplug.units import pad
 def build(g: GraphContext) -> None:
     """Draw the graph."""
     embd = g.build_inp_embd()
-    tokens = g.need(embd.src[1])
+    tokens = g.need(g.inp_tokens)
     inp_pos, out_ids = g.build_inp_pos(), g.build_inp_out_ids()
     attend = Attention(g, inp_pos)
     g.expand(attend.kq_mask)

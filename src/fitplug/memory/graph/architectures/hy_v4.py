@@ -55,7 +55,7 @@ class GatedAttention:
         else:
             out = g.build_attn(inp, ABSENT, q, k, v, il, v_mla=v_mla, sinks=sinks)
         out = ggml.mul(out, ggml.sigmoid(ggml.mul_mat(g.needed("attn_gate", il), cur)))
-        return ggml.mul_mat(g.needed("attn_output", il), out)
+        return g.proj("attn_output", out, il)
 
 
 def build_hc_pre(g: GraphContext, x: Tensor, name: str, il: int) -> tuple[Tensor, Tensor]:

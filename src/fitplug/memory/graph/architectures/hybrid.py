@@ -186,7 +186,7 @@ def _output(g: GraphContext, row: Hybrid, residual: Tensor, out_ids: Tensor) -> 
         cur.is_output = True
         cur = ggml.get_rows(cur, out_ids)
     cur.is_output = True
-    logits = g.mm(g.output, cur)
+    logits = g.logits(cur)
     if row.logit_scale and g.get_float("logit_scale"):
         logits = ggml.scale(logits)
     logits.is_output = True

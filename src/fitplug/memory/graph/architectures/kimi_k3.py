@@ -70,16 +70,16 @@ class Checkpoints:
 def _feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
     if il < g.hparam("n_layer_dense_lead"):
         return _situ_ffn(g, cur, il, "")
-    routed = g.proj("ffn_routed_down", cur, il) if g.w("ffn_routed_down", il).weight is not None else cur
+    routed = g.plain("ffn_routed_down", cur, il) if g.w("ffn_routed_down", il).weight is not None else cur
     out = g.build_moe_ffn(
-        routed, g.experts(il), il, type_op=SITU, gating_op=gating_op(g), probs_in=g.proj("ffn_gate_inp", cur, il),
+        routed, g.experts(il), il, type_op=SITU, gating_op=gating_op(g), probs_in=g.plain("ffn_gate_inp", cur, il),
         norm_w=g.get_bool("expert_weights_norm"), w_scale=g.get_float("expert_weights_scale"),
     )  # fmt: skip
     norm = g.w("ffn_routed_norm", il)
     if norm.weight is not None:
         out = g.build_norm(out, norm, LLM_NORM_RMS, il)
     if g.w("ffn_routed_up", il).weight is not None:
-        out = g.proj("ffn_routed_up", out, il)
+        out = g.plain("ffn_routed_up", out, il)
     if g.w("ffn_gate_shexp", il).weight is not None:
         out = ggml.add(out, _situ_ffn(g, cur, il, "_shexp"))
     return out
@@ -87,8 +87,8 @@ def _feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
 
 def _situ_ffn(g: GraphContext, cur: Tensor, il: int, suffix: str) -> Tensor:
     """kimi_k3_situ: both branches are squashed, and the gate gates itself."""
-    gate, up = g.proj(f"ffn_gate{suffix}", cur, il), g.proj(f"ffn_up{suffix}", cur, il)
+    gate, up = g.plain(f"ffn_gate{suffix}", cur, il), g.plain(f"ffn_up{suffix}", cur, il)
     act = ggml.mul(ggml.scale(ggml.tanh(ggml.scale(gate))), ggml.sigmoid(gate))
     if g.get_float("activation.situ_linear_beta") > 0:
         up = ggml.scale(ggml.tanh(ggml.scale(up)))
-    return g.proj(f"ffn_down{suffix}", ggml.mul(act, up), il)
+    return g.plain(f"ffn_down{suffix}", ggml.mul(act, up), il)

@@ -18,22 +18,24 @@ def build_mla(gate: Gate = "none") -> Mixer:
 
     def mix(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
         out = _absorbed(g, inputs, cur, il)
-        return g.proj("attn_output", _gated(g, cur, out, il, gate), il)
+        if gate == "none":  # build_attn's own, the others' a bare product
+            return g.proj("attn_output", out, il)
+        return g.plain("attn_output", _gated(g, cur, out, il, gate), il)
 
     return mix
 
 
 def _queries(g: GraphContext, cur: Tensor, il: int) -> Tensor:
     if g.w("attn_q_a", il).weight is None:
-        return g.proj("attn_q", cur, il)
-    q_a = g.build_norm(g.proj("attn_q_a", cur, il), g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
-    return g.proj("attn_q_b", q_a, il)
+        return g.plain("attn_q", cur, il)
+    q_a = g.build_norm(g.plain("attn_q_a", cur, il), g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
+    return g.plain("attn_q_b", q_a, il)
 
 
 def _latents(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> tuple[Tensor, Tensor]:
     """The compressed K and V, normed, and the part of K that all heads share."""
     lora, n_rot = g.hparam("n_lora_kv"), g.hparams(il).n_rot
-    both, row = g.proj("attn_kv_a_mqa", cur, il), (lora + n_rot) * F32
+    both, row = g.plain("attn_kv_a_mqa", cur, il), (lora + n_rot) * F32
     kv = ggml.view_2d(both, lora, g.n_tokens, row)
     k_pe = ggml.view_3d(both, n_rot, 1, g.n_tokens, row, row, lora * F32)
     if inputs.pos is not None:
@@ -51,7 +53,7 @@ def _absorbed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
     if inputs.pos is not None:
         q_pe = ggml.rope_ext(q_pe, inputs.pos)
     kv, k_pe = _latents(g, inputs, cur, il)
-    q_nope = ggml.permute(g.proj("attn_k_b", ggml.permute(q_nope, 0, 2, 1, 3), il), 0, 2, 1, 3)
+    q_nope = ggml.permute(g.plain("attn_k_b", ggml.permute(q_nope, 0, 2, 1, 3), il), 0, 2, 1, 3)
     q = ggml.concat(q_nope, q_pe, 0)
     kv = ggml.reshape(kv, lora, 1, n_tokens)
     k = ggml.concat(kv, k_pe, 0)
@@ -59,9 +61,9 @@ def _absorbed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
 
 
 def _gated(g: GraphContext, attn_input: Tensor, cur: Tensor, il: int, gate: Gate) -> Tensor:
-    if gate == "none" or g.w("attn_gate", il).weight is None:
+    if g.w("attn_gate", il).weight is None:
         return cur
-    opened = g.proj("attn_gate", attn_input, il)
+    opened = g.plain("attn_gate", attn_input, il)
     if gate == "all":
         return ggml.mul(cur, ggml.sigmoid(opened))
     width, n_tokens = cur.ne[0], g.n_tokens

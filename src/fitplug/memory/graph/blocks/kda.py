@@ -36,19 +36,19 @@ def build_kda_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int, kind: Kda
     n_tokens, by_seq = g.n_tokens, (g.n_seq_tokens, g.n_seqs)
     q, k, v = _convolved(g, inp, cur, il, n_head, head_dim)
     decay = ggml.reshape(_decay(g, cur, il, kind, n_head, head_dim), head_dim, n_head, *by_seq)
-    beta = ggml.sigmoid(ggml.reshape(g.proj("ssm_beta", cur, il), 1, n_head, *by_seq))
+    beta = ggml.sigmoid(ggml.reshape(g.plain("ssm_beta", cur, il), 1, n_head, *by_seq))
     state = load_state(g, inp, il, head_dim, n_head)
     delta = DeltaInputs(build_gdn_l2_norm(q), build_gdn_l2_norm(k), v, decay, beta)
     output = ggml.cont(build_recurrent_attn(g, delta, state, il))
 
     gate = cur
     for name in kind.out_gate:
-        gate = g.proj(name, gate, il)
+        gate = g.plain(name, gate, il)
     gate = ggml.reshape(gate, head_dim, n_head, n_tokens)
     normed = ggml.reshape(output, head_dim, n_head, n_tokens)
     normed = g.build_norm(normed, g.w("ssm_norm", il), LLM_NORM_RMS, il)
     gated = ggml.mul(normed, ggml.sigmoid(gate))
-    return g.build_lora_mm(g.w("attn_output", il).weight, ggml.cont(gated, head_dim * n_head, n_tokens))
+    return g.plain("attn_output", ggml.cont(gated, head_dim * n_head, n_tokens), il)
 
 
 def _convolved(g: GraphContext, inp: InpRs, cur: Tensor, il: int, n_head: int, head_dim: int) -> tuple[Tensor, ...]:
@@ -76,16 +76,16 @@ def _convolved(g: GraphContext, inp: InpRs, cur: Tensor, il: int, n_head: int, h
 
 def _projections(g: GraphContext, cur: Tensor, il: int, d_inner: int) -> list[tuple[str, Tensor]]:
     if g.w("attn_qkv", il).weight is None:
-        return [(name, g.proj(f"attn_{name}", cur, il)) for name in "qkv"]
-    qkv = g.proj("attn_qkv", cur, il)
+        return [(name, g.plain(f"attn_{name}", cur, il)) for name in "qkv"]
+    qkv = g.plain("attn_qkv", cur, il)
     parts = (ggml.view_2d(qkv, d_inner, g.n_tokens, qkv.nb[1], i * d_inner * F32) for i in range(3))
     return [(name, ggml.cont(part)) for name, part in zip("qkv", parts, strict=True)]
 
 
 def _decay(g: GraphContext, cur: Tensor, il: int, kind: Kda, n_head: int, head_dim: int) -> Tensor:
-    gate = g.proj("ssm_f_a", cur, il)
+    gate = g.plain("ssm_f_a", cur, il)
     if kind.decay_rank == "low":
-        gate = g.proj("ssm_f_b", gate, il)
+        gate = g.plain("ssm_f_b", gate, il)
     gate = ggml.add(gate, g.need(g.w("ssm_dt", il).bias))
     A = ggml.reshape(g.need(g.tensor(f"blk.{il}.ssm_a")), 1, n_head, 1)  # noqa: N806 - the paper's name
     if kind.decay == "bounded":

@@ -75,11 +75,11 @@ class KPoolAttention:
         """build_dsa_layer."""
         g = self.g
         n_tokens, n_head, lora = g.n_tokens, g.n_head, g.hparam("n_lora_kv")
-        qr = g.build_norm(g.proj("attn_q_a", cur, il), g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
-        q = ggml.reshape(g.proj("attn_q_b", qr, il), g.model.n_embd_head_k_mla - g.hparams(il).n_rot, n_head, n_tokens)
-        kv = g.build_norm(g.proj("attn_kv_a_mqa", cur, il), g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il)
+        qr = g.build_norm(g.plain("attn_q_a", cur, il), g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
+        q = ggml.reshape(g.plain("attn_q_b", qr, il), g.model.n_embd_head_k_mla - g.hparams(il).n_rot, n_head, n_tokens)
+        kv = g.build_norm(g.plain("attn_kv_a_mqa", cur, il), g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il)
         kv = ggml.reshape(kv, lora, 1, n_tokens)
-        q = ggml.permute(g.proj("attn_k_b", ggml.permute(q, 0, 2, 1, 3), il), 0, 2, 1, 3)
+        q = ggml.permute(g.plain("attn_k_b", ggml.permute(q, 0, 2, 1, 3), il), 0, 2, 1, 3)
         if g.hparams(il).n_embd_indexer:
             self.selected = self._select(cur, qr, il)
         selected = g.need(self.selected)
@@ -87,7 +87,7 @@ class KPoolAttention:
         g.expand(kv)
         g.expand(self.attn.cache.cpy_k(kv, self.attn.k_idxs, il))
         out = self._gathered(q, selected, il) if self.gathers else self._masked(q, selected, il)
-        return g.proj("attn_output", out, il)
+        return g.plain("attn_output", out, il)
 
     def _gathered(self, q: Tensor, selected: Tensor, il: int) -> Tensor:
         """Attention over copies of the chosen latents, tokens on the last dimension."""
@@ -100,7 +100,7 @@ class KPoolAttention:
         kq = ggml.mul_mat(k, ggml.permute(q, 0, 2, 3, 1))
         kq = ggml.soft_max_ext(kq, self.inp.gather_mask)
         kqv = ggml.mul_mat(ggml.cont(ggml.transpose(k)), kq)
-        kqv = g.proj("attn_v_b", kqv, il)
+        kqv = g.plain("attn_v_b", kqv, il)
         return ggml.reshape(ggml.cont(ggml.permute(kqv, 0, 2, 1, 3)), kqv.ne[0] * g.n_head, n_tokens)
 
     def _masked(self, q: Tensor, selected: Tensor, il: int) -> Tensor:
@@ -116,9 +116,9 @@ class KPoolAttention:
     def _select(self, cur: Tensor, qr: Tensor, il: int) -> Tensor:
         """Cells to attend to, or a mask over all."""
         g, n, n_tokens = self.g, self.n_embd, self.g.n_tokens
-        iq = ggml.reshape(g.proj("indexer.attn_q_b", qr, il), n, self.n_head, n_tokens)
+        iq = ggml.reshape(g.plain("indexer.attn_q_b", qr, il), n, self.n_head, n_tokens)
         pooled = self._pooled(cur, il)
-        weights = ggml.scale(g.proj("indexer.proj", cur, il))
+        weights = ggml.scale(g.plain("indexer.proj", cur, il))
         score = ggml.lightning_indexer(iq, pooled, weights, self.inp.pool_mask)
         top_k = self._ordered_top_k(score)
         cells = ggml.get_rows(self.inp.pool_idxs, ggml.reshape(top_k, self.n_top_pool * n_tokens))
@@ -130,8 +130,8 @@ class KPoolAttention:
     def _pooled(self, cur: Tensor, il: int) -> Tensor:
         """Write this batch's keys, pool those that complete a pool, read all pools."""
         g, n, n_tokens, kpool = self.g, self.n_embd, self.g.n_tokens, self.kpool
-        key = g.build_norm(g.proj("indexer.attn_k", cur, il), g.w("indexer.k_norm", il), LLM_NORM, il)
-        gate = g.proj("indexer_compressor_gate", cur, il)
+        key = g.build_norm(g.plain("indexer.attn_k", cur, il), g.w("indexer.k_norm", il), LLM_NORM, il)
+        gate = g.plain("indexer_compressor_gate", cur, il)
         zero = ggml.fill(ggml.new_tensor("f32", n, n_tokens))
         packed = ggml.concat(ggml.concat(key, gate, 0), zero, 0)
         packed = ggml.reshape(packed, 3 * n, 1, n_tokens)

@@ -93,14 +93,14 @@ def deepseek_experts(*, norm_w: bool | None = None, scaled: bool = True) -> Feed
 
 def latent_experts(g: GraphContext, cur: Tensor, il: int) -> Tensor:
     """Nemotron-H's: squared ReLU without gates, possibly in a narrower space, beside a shared expert at full width."""
-    latent = g.proj("ffn_latent_down", cur, il) if g.w("ffn_latent_down", il).weight is not None else cur
+    latent = g.plain("ffn_latent_down", cur, il) if g.w("ffn_latent_down", il).weight is not None else cur
     logits = g.proj("ffn_gate_inp", cur, il)
     out = g.build_moe_ffn(
         latent, g.experts(il), il, n_expert_used=g.hparams(il).n_expert_used, type_op=RELU_SQR, gating_op=SIGMOID,
         norm_w=g.get_bool("expert_weights_norm"), w_scale=g.get_float("expert_weights_scale"), probs_in=logits,
     )  # fmt: skip
     if g.w("ffn_latent_up", il).weight is not None:
-        out = g.proj("ffn_latent_up", out, il)
+        out = g.plain("ffn_latent_up", out, il)
     return ggml.add(out, g.ffn(cur, il, RELU_SQR, suffix="_shexp"))
 
 

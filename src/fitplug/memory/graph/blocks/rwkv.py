@@ -10,8 +10,8 @@ from fitplug.memory.graph.tensor import Tensor
 
 def low_rank(g: GraphContext, first: str, second: str, x: Tensor, il: int, act: str = "") -> Tensor:
     """Two matrices with little between them."""
-    hidden = g.proj(first, x, il)
-    return g.proj(second, ggml.unary(hidden, act) if act else hidden, il)
+    hidden = g.plain(first, x, il)
+    return g.plain(second, ggml.unary(hidden, act) if act else hidden, il)
 
 
 def weight(g: GraphContext, name: str, il: int) -> Tensor:
