@@ -1,15 +1,9 @@
 """llama.cpp's answers about models with LoRA adapters (fixtures/adapters), and those adapters."""
 
-import gzip
-import json
 import sys
 from collections import Counter
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
-import latent_support as latent
-import recurrent_support as recurrent
 import truth_support as truth
 from fitplug.formats.ggml_types import row_size
 from fitplug.formats.header import Header, Tensor
@@ -17,15 +11,11 @@ from fitplug.memory.companions import Companions
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import HOST
 
-FOLDER = Path(__file__).parent.parent / "fixtures" / "adapters"
-sys.path.insert(0, str(FOLDER))
+ADAPTERS = truth.Answers("adapters")
+sys.path.insert(0, str(ADAPTERS.folder))
 import specs  # noqa: E402 - lies beside the fixture
 
-
-@cache
-def rows():
-    with gzip.open(FOLDER / "rows.jsonl.gz", "rt") as lines:
-        return [json.loads(line) for line in lines]
+SETS = {name: truth.Answers(name) for name in ("recurrent", "latent")}
 
 
 def model(row):
@@ -34,7 +24,7 @@ def model(row):
         return truth.model(row["model"], row["ftype"])
     if row["set"] == "archs":
         return truth.model(row["model"], "")
-    return (recurrent if row["set"] == "recurrent" else latent).model(row["model"])
+    return SETS[row["set"]].model(row["model"])
 
 
 def adapter(spec, model):

@@ -1,6 +1,7 @@
 """Models of fixtures/models and projectors of fixtures/projectors, written for a test."""
 
 import importlib.util
+import sys
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,11 @@ def make_projectors():
 def _script(folder):
     spec = importlib.util.spec_from_file_location(f"make_{folder}", ROOT / "fixtures" / folder / "make.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(ROOT / "fixtures" / folder))  # for what lies beside it
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module
 
 

@@ -13,8 +13,8 @@ MACHINE = truth.machine([{"name": "a", "total_mib": 24000, "free_mib": 23000, "c
 SERVER = truth.RUNNERS["llama-server"]
 VISION = Header(
     format="gguf", n_bytes=0, tensors={"v.blk.0.ffn_up.weight": Tensor("v.blk.0.ffn_up.weight", "f16", (1000, 10), 20000, 0)},
-    metadata={"general.architecture": "clip", "clip.vision.image_size": 560, "clip.vision.patch_size": 14,
-              "clip.vision.embedding_length": 1000, "clip.vision.feed_forward_length": 4000},
+    metadata={"general.architecture": "clip", "clip.has_vision_encoder": True, "clip.vision.image_size": 560,
+              "clip.vision.patch_size": 14, "clip.vision.embedding_length": 1000, "clip.vision.feed_forward_length": 4000},
 )  # fmt: skip
 
 

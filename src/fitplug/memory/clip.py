@@ -1,23 +1,26 @@
 """A projector's weights and compute buffers: clip_ctx and its warm-up (tools/mtmd/clip.cpp).
 
 Every encoder of the file, for pictures and for sound, has a buffer of weights on the first GPU or on the CPU, and a graph
-that is laid out once for a picture of the warm-up's size; larger pictures take more.
+that is laid out once for a picture, or a piece of sound, of the warm-up's size; larger ones take more. What makes sound has
+weights alone: nothing is laid out for it until it speaks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from fitplug.errors import RefusedError
 from fitplug.formats.header import Header
 from fitplug.machine.backends import CPU_ALIGNMENT, backend
 from fitplug.machine.records import Machine
 from fitplug.memory.clip_graph import ClipGraph
-from fitplug.memory.clip_model import MAX_LAYERS, WARM_UPS, ClipModel, held_by
-from fitplug.memory.clip_projectors import PROJECTORS
+from fitplug.memory.clip_model import AUDIO_FRAMES, MAX_LAYERS, SECTIONS, WARM_UPS, ClipModel
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.devices import cpu_backend, device_backends
 from fitplug.memory.graph.errors import UnknownGraphError
 from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import Buffer
+from fitplug.memory.projectors.held import OWN, held_by
+from fitplug.memory.projectors.table import PROJECTORS
 from fitplug.memory.records import HOST, Basis, Kind, Part
 from fitplug.memory.sizes import row_padding_bytes
 from fitplug.settings import Settings
@@ -28,6 +31,18 @@ DEFAULT_IMAGE, DEFAULT_PATCH = 336, 14
 """Supposed where a projector's header does not say; those of CLIP's large model."""
 OMNI = {"v": "qwen2.5vl_merger", "a": "qwen2a"}
 """What "qwen2.5o" stands for in each encoder."""
+SPEAKS = "a.gen.code"
+ENCODERS = (("v", "clip.has_vision_encoder"), ("a", "clip.has_audio_encoder"), (SPEAKS, "clip.has_gen_audio_encoder"))
+"""Prefix of an encoder's tensors, and the key that says that there is one."""
+NAMES = {"v": "projector", "a": "audio projector", SPEAKS: "speech generator"}
+REFUSED = frozenset(("gemma3na",))
+"""Types that clip_model_loader::load_hparams knows and does not load."""
+LONGER = frozenset((
+    "gemma4a", "gemma4ua", "granite_speech", "parakeet", "mimo_audio", "dots3note_a", "qwen3tts_spkenc", "pockettts_spkenc",
+))  # fmt: skip
+"""Those that hear more than the warm-up's piece of sound at once (hparams.audio_chunk_len)."""
+TOGETHER = frozenset(("gemma4v", "internvl", "deepseekocr", "deepseekocr2", "granite4_vision"))
+"""Those that see several pictures, or several parts of one, at once (clip_graph::support_batch, anyres)."""
 
 
 def projector_parts(header: Header, machine: Machine, settings: Settings) -> list[Part]:
@@ -36,17 +51,26 @@ def projector_parts(header: Header, machine: Machine, settings: Settings) -> lis
 
 
 def encoders(header: Header) -> list[str]:
-    """The prefixes "v" and "a", as far as the file has them; clip_init passes over the sound of Gemma 3n."""
-    flags = (("v", "clip.has_vision_encoder"), ("a", "clip.has_audio_encoder"))
-    found = [prefix for prefix, key in flags if header.metadata.get(key) is True] or ["v"]
-    return ["v"] if found == ["v", "a"] and projector_type(header, "v") == "gemma3nv" else found
+    """The prefixes of those that the file has; clip_init passes over the sound of Gemma 3n.
+
+    Raises:
+        RefusedError: llama.cpp does not load this file as a projector.
+    """
+    found = [prefix for prefix, key in ENCODERS if header.metadata.get(key) is True]
+    if "v" in found and "a" in found and projector_type(header, "v") == "gemma3nv":
+        found.remove("a")
+    if not {"v", "a"} & {*found}:
+        raise RefusedError("the projector's file has nothing that sees or hears: llama.cpp does not load it")
+    refused = next((kind for prefix in found if (kind := projector_type(header, prefix)) in REFUSED), None)
+    if refused is not None:
+        raise RefusedError(f"llama.cpp does not load projectors of the type '{refused}'")
+    return found
 
 
 def projector_type(header: Header, prefix: str) -> str:
     """clip.projector_type, or that of one encoder."""
-    section = "vision" if prefix == "v" else "audio"
-    kind = header.metadata.get("clip.projector_type") or header.metadata.get(f"clip.{section}.projector_type")
-    return OMNI[prefix] if kind == "qwen2.5o" else kind if isinstance(kind, str) else ""
+    kind = header.metadata.get("clip.projector_type") or header.metadata.get(f"{SECTIONS[prefix]}projector_type")
+    return OMNI.get(prefix, "") if kind == "qwen2.5o" else kind if isinstance(kind, str) else ""
 
 
 def projector_device(machine: Machine, settings: Settings) -> str:
@@ -59,13 +83,21 @@ def projector_device(machine: Machine, settings: Settings) -> str:
 
 
 def warm_up_note(header: Header) -> list[str]:
-    """For which pictures the compute buffer is counted, where larger ones are possible."""
-    kind = projector_type(header, "v")
-    warm_up = WARM_UPS.get(kind)
-    if warm_up is None or not warm_up.side:
-        return []
-    size = f"{warm_up.side} x {warm_up.side} tokens"
-    return [f"the projector is counted for a picture of {size}, which llama.cpp tries at the start; larger ones take more"]
+    """For which pictures and sounds the compute buffer is counted, where larger ones are possible."""
+    notes = []
+    for prefix in encoders(header):
+        kind = projector_type(header, prefix)
+        warm_up, tried = WARM_UPS.get(kind), "which llama.cpp tries at the start"
+        if warm_up is not None and warm_up.side:
+            size = f"{warm_up.side} x {warm_up.side} tokens"
+            notes.append(f"the projector is counted for a picture of {size}, {tried}; larger ones take more")
+        if kind in TOGETHER:
+            notes.append("the projector is counted for one picture of one part; several at once take more")
+        if kind in LONGER:
+            notes.append(f"the projector is counted for {AUDIO_FRAMES} frames of sound, {tried}; longer pieces take more")
+        if prefix == SPEAKS:
+            notes.append("the speech generator is counted without its graphs, which llama.cpp lays out when it first speaks")
+    return notes
 
 
 class _Encoder:
@@ -80,12 +112,13 @@ class _Encoder:
         self.traits = backend(chosen[0]) if on_gpu else None
         self.backends: list[Backend] = [*device_backends(chosen, [self.device] if on_gpu else []), cpu_backend([])]
         self.exact = self.traits is None or self.traits.compute_proven
-        self.what = "projector" if prefix == "v" else "audio projector"
+        self.what = NAMES[prefix]
 
     def parts(self) -> list[Part]:
-        known = self.kind in PROJECTORS
-        basis = Basis.EXACT if known else Basis.MODELLED
+        basis = Basis.EXACT if self.kind in OWN else Basis.MODELLED
         found = [Part(self.device, Kind.MODEL, self._weights(), basis, f"{self.what}'s weights")]
+        if self.prefix == SPEAKS:
+            return found
         try:
             sizes = self._reserve()
         except (UnknownGraphError, ArithmeticError):
@@ -101,10 +134,9 @@ class _Encoder:
 
     def _weights(self) -> int:
         alignment, padding = (self.traits.alignment, self.traits.row_padding) if self.traits else (CPU_ALIGNMENT, 0)
-        section = "vision" if self.prefix == "v" else "audio"
-        n_layer = self.header.metadata.get(f"clip.{section}.block_count")
-        names = held_by(self.header, self.prefix, n_layer if type(n_layer) is int else MAX_LAYERS)
-        tensors = [self.header.tensors[name] for name in names]
+        n_layer = self.header.metadata.get(f"{SECTIONS[self.prefix]}block_count")
+        n_layer = n_layer if type(n_layer) is int and 0 <= n_layer <= MAX_LAYERS else MAX_LAYERS
+        tensors = [self.header.tensors[name] for name in held(self.header.tensors, self.kind, self.prefix, n_layer)]
         return sum(
             pad(t.n_bytes + row_padding_bytes(t.type, t.shape[0] if t.shape else 1, padding), alignment) for t in tensors
         )
@@ -126,6 +158,13 @@ class _Encoder:
         g.gf.expand(PROJECTORS[self.kind](g))
         runs = all(self.backends[0].supports_op(node) for node in g.gf.nodes if node.op == "FLASH_ATTN_EXT")
         return GraphAllocator(self.backends).reserve(Scheduler(self.backends).schedule(g.gf)), runs
+
+
+def held(names: Iterable[str], kind: str, prefix: str, n_layer: int) -> list[str]:
+    """Names of the tensors that are loaded; of a type that nobody knows all that seem to be the encoder's."""
+    if kind in OWN:
+        return held_by(names, kind, prefix, n_layer)
+    return [name for name in names if name.startswith(("a.", "mm.a.")) == (prefix == "a")]
 
 
 def formula(header: Header) -> int:

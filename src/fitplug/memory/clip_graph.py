@@ -1,10 +1,11 @@
 """What the graphs of projectors are written with: the counterpart of clip_graph (tools/mtmd/clip.cpp, clip-graph.h)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fitplug.memory.clip_model import AUDIO_FRAMES, ClipModel
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.build import Graph
+from fitplug.memory.graph.convolutions import conv_2d, interpolate, pool_1d
 from fitplug.memory.graph.tensor import Tensor, nelements, row_size
 
 AddPosition = Callable[[Tensor], Tensor]
@@ -27,6 +28,8 @@ class ClipGraph:
         self.n_patches = self.n_x * self.n_y
         self.clamps = False
         """Products are clamped on both sides (clip_graph_gemma4v::build_mm)."""
+        self.post_ln = (f"{model.prefix}.post_ln.weight", f"{model.prefix}.post_ln.bias")
+        """The norm after the last block: model.post_ln_w and post_ln_b."""
 
     def build_mm(self, w: Tensor, x: Tensor) -> Tensor:
         """clip_graph::build_mm."""
@@ -77,10 +80,14 @@ class ClipGraph:
         layer = self.model.layer
         tmp = self._with_bias(cur, il, "ffn_up")
         if layer(il, "ffn_gate.weight") is not None:
-            cur = ggml.glu(self._with_bias(cur, il, "ffn_gate"), tmp, GLU_KINDS[act])
+            cur = self.gated(self._with_bias(cur, il, "ffn_gate"), tmp, act)
         else:
             cur = activate(tmp, act)
         return self._with_bias(cur, il, "ffn_down")
+
+    def gated(self, gate: Tensor, up: Tensor, act: str) -> Tensor:
+        """The gated activations of clip_graph::build_ffn."""
+        return ggml.glu(gate, up, "swiglu_clamp" if act == "silu" and self.model.swiglu_clamp else GLU_KINDS[act])
 
     def _with_bias(self, cur: Tensor, il: int, name: str) -> Tensor:
         weight, bias = self.model.layer(il, f"{name}.weight"), self.model.layer(il, f"{name}.bias")
@@ -88,15 +95,17 @@ class ClipGraph:
             cur = self.build_mm(weight, cur)
         return cur if bias is None else ggml.add(cur, bias)
 
-    def build_attn(self, il: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    def build_attn(
+        self, il: int, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, sinks: Tensor | None = None
+    ) -> Tensor:
         """clip_graph::build_attn of a block."""
         weight, bias = self.model.layer(il, "attn_out.weight"), self.model.layer(il, "attn_out.bias")
-        cur = self.attend(q, k, v, mask)
+        cur = self.attend(q, k, v, mask, sinks)
         if weight is not None:
             cur = self.build_mm(weight, cur)
         return cur if bias is None else ggml.add(cur, bias)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, sinks: Tensor | None = None) -> Tensor:
         """clip_graph::build_attn up to its output projection."""
         for t in (q, k, v):
             self.gf.expand(t)
@@ -104,33 +113,43 @@ class ClipGraph:
         if self.flash_attn:
             v = ggml.permute(v, 0, 2, 1, 3)
             k, v = ggml.cast(k, "f16"), ggml.cast(v, "f16")
-            cur = ggml.flash_attn_ext(q, k, v, None if mask is None else ggml.cast(mask, "f16"))
+            cur = ggml.flash_attn_ext(q, k, v, None if mask is None else ggml.cast(mask, "f16"), sinks=sinks)
             return ggml.reshape(cur, cur.ne[0] * cur.ne[1], cur.ne[2] * cur.ne[3])
         v = ggml.cont(ggml.permute(v, 1, 2, 0, 3))
-        kq = ggml.soft_max_ext(ggml.mul_mat(k, q), mask)
+        kq = ggml.soft_max_ext(ggml.mul_mat(k, q), mask, sinks)
         cur = ggml.permute(ggml.mul_mat(v, kq), 0, 2, 1, 3)
         return ggml.cont(cur, cur.ne[0] * cur.ne[1], cur.ne[2] * cur.ne[3])
 
     # The encoder
 
     def build_vit(
-        self, inp: Tensor, n_pos: int, kind: str, act: str, pos_embd: Tensor | None, add_pos: AddPosition | None = None
-    ) -> Tensor:
-        """clip_graph::build_vit for one picture."""
+        self, inp: Tensor, n_pos: int, kind: str, act: str, pos_embd: Tensor | None, add_pos: AddPosition | None = None,
+        masks: Sequence[Tensor | None] = (), outs: list[Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """clip_graph::build_vit for one picture.
+
+        `masks` are attention's, one a layer; `outs` collects what opts.callback_layer_out sees.
+        """
         model = self.model
         if pos_embd is not None:
             inp = ggml.add(inp, pos_embd)
         cur = self.norm_if_any(ggml.reshape(inp, self.n_embd, n_pos), f"{model.prefix}.pre_ln", kind)
         for il in range(model.n_layer):
-            cur = self._block(cur, il, n_pos, kind, act, add_pos)
+            attended = self._attention(cur, il, n_pos, kind, add_pos, masks[il] if masks else None)
+            if outs is not None:
+                outs.append(attended)
+            cur = self._feed_forward(attended, il, kind, act)
         if model.kind in AVERAGE_POOLED:
             cur = ggml.cont(ggml.transpose(cur))
-            cur = Tensor("POOL_1D", "f32", (cur.ne[0] // 2, cur.ne[1], cur.ne[2], cur.ne[3]), [cur])
-            cur = ggml.cont(ggml.transpose(cur))
-        cur = self.norm_if_any(cur, f"{model.prefix}.post_ln", kind)
+            cur = ggml.cont(ggml.transpose(pool_1d(cur, 2, 2)))
+        weight, bias = self.post_ln
+        if model.has(weight):
+            cur = self.build_norm(cur, model.w(weight), model.optional(bias), kind)
         return ggml.reshape(cur, self.n_embd, cur.ne[1])
 
-    def _block(self, inp: Tensor, il: int, n_pos: int, kind: str, act: str, add_pos: AddPosition | None) -> Tensor:
+    def _attention(
+        self, inp: Tensor, il: int, n_pos: int, kind: str, add_pos: AddPosition | None, mask: Tensor | None
+    ) -> Tensor:
         layer = self.model.layer
         cur = self.build_norm(inp, layer(il, "ln1.weight"), layer(il, "ln1.bias"), kind)
         q, k, v = self._fused_qkv(cur, il, n_pos, kind) if layer(il, "attn_qkv.weight") else self._qkv(cur, il, n_pos, kind)
@@ -138,14 +157,42 @@ class ClipGraph:
             q, k = add_pos(q), add_pos(k)
         if self.model.kind == "gemma4v":
             v = ggml.rms_norm(v)
-        cur = self._scaled(self.build_attn(il, q, k, v), il, "ls1")
+        cur = self.scaled(self.build_attn(il, q, k, v, mask), il, "ls1")
         cur = self._normed(cur, il, "attn_post_norm", kind)
-        inp = ggml.add(cur, inp)
-        cur = self.build_norm(inp, layer(il, "ln2.weight"), layer(il, "ln2.bias"), kind)
-        cur = self._normed(self.build_ffn(cur, il, act), il, "ffn_post_norm", kind)
-        return self._scaled(ggml.add(inp, self._scaled(cur, il, "ls2")), il, "out_scale")
+        return ggml.add(cur, inp)
 
-    def _scaled(self, cur: Tensor, il: int, name: str) -> Tensor:
+    def _feed_forward(self, inp: Tensor, il: int, kind: str, act: str) -> Tensor:
+        layer = self.model.layer
+        cur = self.build_norm(inp, layer(il, "ln2.weight"), layer(il, "ln2.bias"), kind)
+        cur = self._experts(cur, il) if layer(il, "ffn_gate_exps.weight") is not None else self.build_ffn(cur, il, act)
+        cur = self._normed(cur, il, "ffn_post_norm", kind)
+        return self.scaled(ggml.add(inp, self.scaled(cur, il, "ls2")), il, "out_scale")
+
+    def _experts(self, cur: Tensor, il: int) -> Tensor:
+        """clip_graph::build_moe_ffn."""
+        model, name, n = self.model, f"{self.model.prefix}.blk.{il}", cur.ne[1]
+        experts = model.w(f"{name}.ffn_gate_exps.weight")
+        n_expert, n_used = experts.ne[2], min(model.number("expert_used_count"), experts.ne[2])
+        probs = ggml.sigmoid(self.build_mm(model.w(f"{name}.ffn_gate_inp.weight"), cur))
+        bias = model.optional(f"{name}.exp_probs_b.weight")
+        selected = ggml.top_k(probs if bias is None else ggml.add(probs, bias), n_used)
+        weights = ggml.reshape(ggml.get_rows(ggml.reshape(probs, 1, n_expert, n), selected), n_used, n)
+        weights = ggml.reshape(ggml.div(weights, ggml.sum_rows(weights)), 1, n_used, n)
+        cur = ggml.reshape(cur, cur.ne[0], 1, n)
+        gate = ggml.mul_mat_id(experts, cur, selected)
+        up = ggml.mul_mat_id(model.w(f"{name}.ffn_up_exps.weight"), cur, selected)
+        cur = ggml.mul_mat_id(model.w(f"{name}.ffn_down_exps.weight"), ggml.mul(ggml.silu(gate), up), selected)
+        cur = ggml.mul(cur, weights)
+        views = [ggml.view_2d(cur, cur.ne[0], n, cur.nb[2], i * cur.nb[1]) for i in range(n_used)]
+        if n_used == 1:
+            return ggml.cont(views[0])
+        out = views[0]
+        for view in views[1:]:
+            out = ggml.add(out, view)
+        return out
+
+    def scaled(self, cur: Tensor, il: int, name: str) -> Tensor:
+        """Times a number per channel, where the file has them."""
         scale = self.model.layer(il, f"{name}.weight")
         return cur if scale is None else ggml.mul(cur, scale)
 
@@ -184,7 +231,7 @@ class ClipGraph:
         if self.n_x == n and self.n_y == n:
             return pos_embd
         cur = ggml.permute(ggml.reshape(pos_embd, self.n_embd, n, n), 2, 0, 1, 3)
-        cur = Tensor("UPSCALE", "f32", (self.n_x, self.n_y, self.n_embd, 1), [cur])
+        cur = interpolate(cur, self.n_x, self.n_y, self.n_embd)
         return ggml.cont(ggml.permute(cur, 1, 2, 0, 3), self.n_embd, self.n_x * self.n_y)
 
     def build_patch_merge_permute(self, cur: Tensor, scale: int) -> Tensor:
@@ -219,19 +266,3 @@ def rope_2d(pos_a: Tensor, pos_b: Tensor) -> AddPosition:
 def activate(cur: Tensor, act: str) -> Tensor:
     """An ungated activation."""
     return ggml.sqr(ggml.relu(cur)) if act == "relu_sqr" else ggml.unary(cur, act)
-
-
-def im2col_2d(a: Tensor, b: Tensor, stride: int, type: str, pad: int = 0) -> Tensor:  # noqa: A002 - ggml's own name for it
-    """ggml_im2col in two dimensions."""
-    width, height = ((n + 2 * pad - k) // stride + 1 for n, k in zip(b.ne[:2], a.ne[:2], strict=True))
-    return Tensor("IM2COL", type, (a.ne[2] * a.ne[1] * a.ne[0], width, height, b.ne[3]), [a, b])
-
-
-def conv_2d(a: Tensor, b: Tensor, stride: int) -> Tensor:
-    """ggml_conv_2d."""
-    columns = im2col_2d(a, b, stride, "f32" if a.type == "bf16" else "f16")
-    n = columns.ne
-    result = ggml.mul_mat(
-        ggml.reshape(columns, n[0], n[3] * n[2] * n[1]), ggml.reshape(a, a.ne[0] * a.ne[1] * a.ne[2], a.ne[3])
-    )
-    return ggml.cont(ggml.permute(ggml.reshape(result, n[1], n[2], n[3], a.ne[3]), 0, 1, 3, 2))

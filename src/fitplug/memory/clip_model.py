@@ -1,15 +1,19 @@
 """A projector's file as clip sees it: numbers, tensors, size of the warm-up (clip_model_loader, tools/mtmd/clip.cpp)."""
 
 from collections.abc import Mapping
+from math import isqrt
 from typing import NamedTuple
 
 from fitplug.formats.header import Header
 from fitplug.memory.graph.errors import UnknownGraphError
 from fitplug.memory.graph.tensor import BLOCKS, Buffer, Tensor
+from fitplug.memory.projectors.held import NO_BLOCKS, held_by
 
 MAX_NUMBER, MAX_LAYERS, MAX_IMAGE = 1 << 20, 1024, 8192
 """What no projector exceeds; the last one is llama.cpp's own bound."""
 SCALE_FACTOR, SPATIAL_MERGE = "projector.scale_factor", "spatial_merge_size"
+SECTIONS = {"v": "clip.vision.", "a": "clip.audio.", "a.gen.code": "clip.gen.audio."}
+"""Where an encoder's numbers stand, by the prefix of its tensors."""
 AUDIO_FRAMES = 3000
 """clip_hparams::warmup_audio_size."""
 SWAPPED = frozenset((
@@ -17,13 +21,6 @@ SWAPPED = frozenset((
     "minicpmv4_6",
 ))  # fmt: skip
 """Projectors of which old files have ffn_up and ffn_down the wrong way round."""
-COMMON = frozenset((
-    "v.class_embd", "v.patch_embd.weight", "v.patch_embd.weight.1", "v.patch_embd.bias", "v.norm_embd.weight",
-    "v.norm_embd.bias",
-))  # fmt: skip
-"""Tensors that each encoder of a file with several loads for itself."""
-SCALARS = (".input_max", ".input_min", ".output_max", ".output_min")
-"""Numbers in tensors, which are read and not loaded."""
 
 
 class WarmUp(NamedTuple):
@@ -35,22 +32,27 @@ class WarmUp(NamedTuple):
     merge_key: str = SCALE_FACTOR
 
 
+_SMALL, _LARGE = WarmUp(16, 2, SPATIAL_MERGE), WarmUp(46, 2, SPATIAL_MERGE)
+
 WARM_UPS: Mapping[str, WarmUp] = {
     "phi4": WarmUp(16, 1, ""),
-    "lfm2": WarmUp(16),
-    "pixtral": WarmUp(16, 1, SPATIAL_MERGE),
-    "lightonocr": WarmUp(16, 1, SPATIAL_MERGE),
+    **dict.fromkeys(("lfm2", "kimivl", "deepseek4v"), WarmUp(16)),
+    **dict.fromkeys(("pixtral", "lightonocr"), WarmUp(16, 1, SPATIAL_MERGE)),
     "dots_ocr": WarmUp(46),
-    "kimivl": WarmUp(16),
+    "dots3note_v": WarmUp(46, 1, SPATIAL_MERGE),
+    "kimik25": WarmUp(64),
     "gemma3": WarmUp(0, 4),
-    "gemma4v": WarmUp(16, 3),
-    "qwen2vl_merger": WarmUp(46, 2, SPATIAL_MERGE),
-    "qwen2.5vl_merger": WarmUp(46, 2, SPATIAL_MERGE),
-    "qwen3vl_merger": WarmUp(46, 2, SPATIAL_MERGE),
-    "glm4v": WarmUp(46, 2, SPATIAL_MERGE),
+    **dict.fromkeys(("gemma4v", "gemma4uv"), WarmUp(16, 3)),
+    **dict.fromkeys(
+        ("qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger", "ling3vl", "exaone4_5", "mimovl", "glm4v", "glm5v"), _LARGE),
+    **dict.fromkeys(("minimax_m3", "youtuvl"), _SMALL),
+    **dict.fromkeys(("muse-glimmer", "hunyuanvl"), WarmUp(32, 2, SPATIAL_MERGE)),
     "paddleocr": WarmUp(28, 2, ""),
-}
+    "minicpmv4_6": WarmUp(0, 4),
+}  # fmt: skip
 """By projector; others try the whole image_size."""
+FIXED = dict.fromkeys(("deepseekocr", "deepseekocr2"), (1024, 16))
+"""Pixels a side and of a patch, whatever the file says."""
 
 
 class ClipModel:
@@ -59,39 +61,48 @@ class ClipModel:
     Args:
         header: the file.
         kind: its projector type.
-        prefix: of its tensors, "v" or "a".
+        prefix: of its tensors: "v", "a" or "a.gen.code".
         buffer: where its weights lie.
     """
 
     def __init__(self, header: Header, kind: str, prefix: str, buffer: Buffer) -> None:
         self.header, self.kind, self.prefix, self.buffer = header, kind, prefix, buffer
-        self._section = "clip.vision." if prefix == "v" else "clip.audio."
+        self._section = SECTIONS[prefix]
         self._tensors: dict[str, Tensor] = {}
-        self.n_embd, self.n_head = self.number("embedding_length"), self.number("attention.head_count")
-        self.n_head_kv = self.number("attention.head_count_kv", self.n_head)
-        self.d_head = self.number("attention.head_dim", self.n_embd // self.n_head)
-        self.n_layer = self.number("block_count")
-        if self.n_layer > MAX_LAYERS:
+        self.n_embd, self.n_head = self.number("embedding_length"), self.number("attention.head_count", least=0)
+        self.n_head_kv = self.number("attention.head_count_kv", self.n_head, least=0)
+        self.d_head = self.number("attention.head_dim", self.n_embd // self.n_head if self.n_head else 0, least=0)
+        self.n_layer = self.number("block_count", least=0)
+        if self.n_layer > MAX_LAYERS or (self.n_layer and not self.n_head and kind not in NO_BLOCKS):
             raise UnknownGraphError(kind)
+        self._held = frozenset(held_by(header.tensors, kind, prefix, self.n_layer))
         warm_up = WARM_UPS.get(kind, WarmUp())
         self.n_merge = self.number(warm_up.merge_key, warm_up.n_merge) if warm_up.merge_key else warm_up.n_merge
         self.patch_size = self.number("patch_size") if prefix == "v" else 1
+        if kind == "gemma4uv":  # its patches are merged before they are looked at
+            self.patch_size, self.n_merge = self.patch_size * self.n_merge, 1
         self.image_size = self._image_size(warm_up) if prefix == "v" else 0
 
     def _image_size(self, warm_up: WarmUp) -> int:
+        if self.kind in FIXED:
+            size, self.patch_size = FIXED[self.kind]
+            return size
+        least, most = (self.header.metadata.get(f"{self._section}image_{end}_pixels") for end in ("min", "max"))
+        if self.kind == "kimik25" and type(least) is type(most) is int and least > 0 and 0 < most <= MAX_IMAGE * MAX_IMAGE:
+            return isqrt(most)
         size = warm_up.side * self.patch_size * self.n_merge if warm_up.side else self.number("image_size")
         if not 0 < size <= MAX_IMAGE:
             raise UnknownGraphError(self.kind)
         return size
 
-    def number(self, key: str, default: int | None = None) -> int:
-        """A whole number above zero of this encoder's metadata.
+    def number(self, key: str, default: int | None = None, least: int = 1) -> int:
+        """A whole number of this encoder's metadata, above zero.
 
         Raises:
             UnknownGraphError: it is not there, or no such number.
         """
         value = self.header.metadata.get(self._section + key, default)
-        if type(value) is not int or not 0 < value < MAX_NUMBER:
+        if type(value) is not int or not least <= value < MAX_NUMBER:
             raise UnknownGraphError(self.kind)
         return value
 
@@ -113,9 +124,15 @@ class ClipModel:
             return "gelu"
         return "silu" if metadata.get("clip.use_silu") is True else "gelu_quick"
 
+    @property
+    def swiglu_clamp(self) -> bool:
+        """Whether hparams.swiglu_clamp is above zero."""
+        value = self.header.metadata.get(f"{self._section}swiglu_clamp")
+        return self.kind == "glm5v" and isinstance(value, (int, float)) and value > 0
+
     def has(self, name: str) -> bool:
-        """Whether the file has that tensor."""
-        return name in self.header.tensors
+        """Whether the file has that tensor, and it is loaded."""
+        return name in self._held
 
     def w(self, name: str) -> Tensor:
         """A tensor that the graph cannot do without.
@@ -130,9 +147,9 @@ class ClipModel:
 
     def optional(self, name: str) -> Tensor | None:
         """A tensor; None where the file has none."""
-        held = self.header.tensors.get(name)
-        if held is None:
+        if name not in self._held:
             return None
+        held = self.header.tensors[name]
         found = self._tensors.get(name)
         if found is None:
             if held.type not in BLOCKS:
@@ -153,16 +170,3 @@ class ClipModel:
         if down is None or down.ne[0] != self.n_embd:
             return name
         return name.replace("ffn_up", "ffn_down") if name.startswith("ffn_up") else name.replace("ffn_down", "ffn_up")
-
-
-def held_by(header: Header, prefix: str, n_layer: int) -> list[str]:
-    """Names of the tensors that one encoder of the file loads (clip_model_loader::load_tensors)."""
-    found = []
-    for name in header.tensors:
-        own = "a" if name.startswith(("a.", "mm.a.")) else "v"
-        if (own != prefix and name not in COMMON) or name.endswith(SCALARS):
-            continue
-        block = name.removeprefix(f"{prefix}.blk.").partition(".")[0] if name.startswith(f"{prefix}.blk.") else ""
-        if not block.isdecimal() or int(block) < n_layer:
-            found.append(name)
-    return found

@@ -86,9 +86,8 @@ class Beside:
 
             notes += warm_up_note(beside.projector)
         notes += self._drafts.notes(settings)
-        if settings.lora:
-            counted = "their products in the compute buffer" if beside.adapters else "LoRA adapters"
-            notes.append(f"{counted} are not counted")
+        if settings.lora and not beside.adapters:
+            notes.append("LoRA adapters are not counted")
         return notes
 
     def _adapter(self, adapter: Header, placed: Placed) -> list[Part]:

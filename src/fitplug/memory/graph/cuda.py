@@ -265,5 +265,7 @@ SUPPORTS: Mapping[str, Rule] = {
     "ROPE": _rope,
     "ROLL": _first_contiguous,
     "IM2COL": lambda t: is_contiguous(_src(t, 0)) and is_contiguous(_src(t, 1)),
+    "CONV_2D": lambda t: is_contiguous(_src(t, 0)) and is_contiguous(_src(t, 1)),
+    "CONV_2D_DW": lambda t: _src(t, 0).type in {"f16", "f32"} and _src(t, 1).type == "f32",
     "LIGHTNING_INDEXER": _lightning_indexer,
 }

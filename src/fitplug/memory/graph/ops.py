@@ -99,6 +99,30 @@ def round(a: Tensor) -> Tensor:  # noqa: A001 - ggml's own name for it
     return unary(a, "round")
 
 
+def hardswish(a: Tensor) -> Tensor:
+    """ggml_hardswish."""
+    return unary(a, "hardswish")
+
+
+def hardsigmoid(a: Tensor) -> Tensor:
+    """ggml_hardsigmoid."""
+    return unary(a, "hardsigmoid")
+
+
+def gelu_inplace(a: Tensor) -> Tensor:
+    """ggml_gelu_inplace."""
+    t = _onto("UNARY", a, [a])
+    t.param = "gelu"
+    return t
+
+
+def relu_inplace(a: Tensor) -> Tensor:
+    """ggml_relu_inplace."""
+    t = _onto("UNARY", a, [a])
+    t.param = "relu"
+    return t
+
+
 def xielu(a: Tensor) -> Tensor:
     """ggml_xielu."""
     return unary(a, "xielu")

@@ -54,7 +54,8 @@ class Lent(NamedTuple):
 
 
 VARYING = frozenset((
-    "model", "layer_backends", "weights", "blocks", "n_ctx", "n_ctx_seq", "moved", "n_gpu_layers", "lent", "fused", "adapters", "cut",
+    "model", "layer_backends", "weights", "blocks", "n_ctx", "n_ctx_seq", "moved", "n_gpu_layers", "lent", "fused", "adapters",
+    "cut",
 ))  # fmt: skip
 """Fields of `GraphParams` that graphs of one structure may differ in, or that are the same all the time."""
 
