@@ -80,7 +80,8 @@ class ComputeEstimator:
             UnknownGraphError: nobody has drawn this architecture's graph.
         """
         sizes = self.sizes(placement, placed, resolved, settings, role._replace(taps=NO_TAPS))
-        later = sizes if role.taps == NO_TAPS else self.sizes(placement, placed, resolved, settings, role)
+        drawn = role.taps.redraw(self.model.architecture)
+        later = self.sizes(placement, placed, resolved, settings, role) if drawn else sizes
         names = [*placement.names, HOST]
         buffers = [*placement.names, placement.host_buffer]
         # where one device's part of the graph is only modelled, the splits between all of them are
@@ -125,6 +126,8 @@ class ComputeEstimator:
                 found.append(self.reserve(token, placement, settings))
             if self.model.architecture in SINGLE_SEQUENCE and n_seqs > 1:
                 found.append(self.reserve(params(n_tokens, 1, n_outputs), placement, settings))
+            if params.taps.fed:
+                found.append(self.reserve(replace(params(n_tokens, 1, n_tokens), feeding=True), placement, settings))
         return [max(sizes) for sizes in zip(*found, strict=True)]
 
     def _surely_smaller(self, params: GraphParams, sizes: Sequence[int], placement: Placement, settings: Settings) -> bool:
@@ -219,7 +222,7 @@ class ComputeEstimator:
         Raises:
             UnknownGraphError: nobody has drawn it.
         """
-        build = builder(self.model.architecture, mtp=self.mtp)
+        build = builder(self.model.architecture, mtp=self.mtp, feeding=params.feeding)
         g = GraphContext(params)
         build(g)
         if params.taps.sampled and g.t_logits is not None:

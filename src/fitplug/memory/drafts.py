@@ -11,9 +11,10 @@ from typing import Protocol
 from fitplug.errors import RefusedError
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
+from fitplug.memory.context import n_drafted
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import Estimate, Kind, Part, Resolved
-from fitplug.memory.targets import ALONE, GROWN, Role, Taps, Target
+from fitplug.memory.targets import ALONE, GROWN, HANDED_OVER, NO_TAPS, Role, Taps, Target
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import DRAFT_MTP, SPEC_TYPES, Settings
@@ -36,8 +37,6 @@ TAPPED = frozenset((
 """Architectures whose graphs hand out the inputs of their layers (t_layer_inp in src/models/*.cpp); others abort."""
 TAPPED_LAST = frozenset(("deepseek4", "nemotron_h", "nemotron_h_moe", "mimo2"))
 """The same of what comes after the last layer."""
-KEEPS_LATE = frozenset(("deepseek2", "mistral4", "deepseek32", "glm-dsa", "glm4moe", "mimo2", "deepseek4"))
-"""Architectures that keep the state before the output of every token only if asked (cparams.embeddings_nextn)."""
 
 
 class Estimating(Protocol):
@@ -109,7 +108,9 @@ class Drafts:
             if draft.architecture == "eagle3" and self.model.n_layer in inputs:
                 inputs, nextn = inputs - {self.model.n_layer}, True
             self._refuse_inputs(inputs)
-        return Taps(nextn=nextn and self.model.architecture in KEEPS_LATE, inputs=frozenset(inputs))
+        if not nextn and not inputs:
+            return NO_TAPS
+        return Taps(nextn="all" if nextn else "none", inputs=frozenset(inputs), rows=1 + n_drafted(settings))
 
     def _refuse_inputs(self, inputs: set[int]) -> None:
         name, n = self.model.architecture, self.model.n_layer
@@ -118,17 +119,22 @@ class Drafts:
         if max(inputs, default=0) > n:
             raise RefusedError(f"the draft reads layer {max(inputs)} of its target, which has {n}")
 
-    def _sampled(self, settings: Settings) -> int:
-        """How many of a sequence's tokens the draft's device picks."""
-        if not settings.draft_backend_sampling or settings.split_mode == "tensor":
-            return 0
+    def _own_taps(self, settings: Settings) -> Taps:
+        """The same of the draft's context."""
         draft, kinds = self.draft if settings.model_draft is not None else None, set(settings.spec_types())
-        if draft is not None and draft.architecture in READERS:
+        reader = draft is not None and draft.architecture in READERS
+        if draft is not None and reader:
             kinds &= READERS[draft.architecture]
-            if "selector_hidden.weight" in draft.tensors:
-                return 0
+        if not kinds & PICKED:
+            return NO_TAPS
+        selects = draft is not None and "selector_hidden.weight" in draft.tensors
+        picks = settings.draft_backend_sampling and settings.split_mode != "tensor" and not selects
         blocks = any(SPEC_TYPES[kind].whole_blocks for kind in kinds)
-        return 1 + settings.draft_max if blocks else int(bool(kinds & PICKED))
+        rows = 1 + settings.draft_max if blocks else 1
+        return Taps(
+            nextn="all" if selects else "outputs", rows=rows, sampled=rows if picks else 0, fed=reader,
+            encodes=draft is not None and draft.architecture == "eagle3",
+        )  # fmt: skip
 
     def parts(self, estimate: Estimate, placement: Placement, placed: Placed) -> list[Part]:
         """The draft's bytes beside those of its target.
@@ -161,7 +167,7 @@ class Drafts:
             draft_context(target.settings, target.resolved), n_gpu_layers=target.settings.n_gpu_layers,
             n_cpu_moe=target.settings.n_cpu_moe, overrides=target.settings.overrides,
         )  # fmt: skip
-        role = Role(taps=Taps(sampled=self._sampled(target.settings)))
+        role = Role(taps=self._own_taps(target.settings))
         parts = self._estimator(self.model, own=False, mtp=True)(settings, role).parts
         return [part._replace(source=f"MTP {part.source}") for part in parts if part.kind != Kind.MODEL and is_own(part)]
 
@@ -178,7 +184,7 @@ class Drafts:
         key = (place(draft, self.machine, settings).layer_devices, replace(settings, tensor_split=()), lends)
         if key not in self._known:
             lender = Target(model=self.model, placement=placement, placed=placed, resolved=target.resolved, settings=asked)
-            role = Role(lender if borrows(draft) else None, Taps(sampled=self._sampled(asked)))
+            role = Role(lender if borrows(draft) else None, self._own_taps(asked))
             found = self._estimator(draft, own=True, mtp=mtp)(settings, role)
             self._known[key] = [part._replace(source=f"draft's {part.source}") for part in found.parts if is_own(part)]
         return self._known[key]
@@ -198,7 +204,7 @@ class Drafts:
 
 def is_own(part: Part) -> bool:
     """Whether it comes with the draft: the driver's context and the runner's needs are the target's already."""
-    return part.kind != Kind.OVERHEAD or part.source == GROWN
+    return part.kind != Kind.OVERHEAD or part.source in (GROWN, HANDED_OVER)
 
 
 def target_layers(draft: Model) -> set[int]:

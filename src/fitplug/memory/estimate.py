@@ -20,11 +20,12 @@ from fitplug.memory.compute_closed import closed_parts
 from fitplug.memory.context import flash_attn_wanted, resolve
 from fitplug.memory.flash_attention import auto_stays_on
 from fitplug.memory.graph import UnknownGraph
+from fitplug.memory.outputs import output_bytes
 from fitplug.memory.overhead import device_overhead
 from fitplug.memory.overrides import rules
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
-from fitplug.memory.targets import ALONE, Role
+from fitplug.memory.targets import ALONE, HANDED_OVER, NO_TAPS, Role
 from fitplug.memory.weights import Placed, WeightTable
 from fitplug.model.mtp import in_mtp_context
 from fitplug.model.records import Model
@@ -78,6 +79,8 @@ class Estimator:
         if flash_attn_wanted(self.model, settings) == "auto":
             resolved = replace(resolved, flash_attn=self._auto_stays_on(placement, resolved, settings, role))
         parts += self._compute(placement, resolved, settings, role)
+        if role.taps != NO_TAPS:
+            parts.append(self._handed_over(placement, resolved, role))
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
             notes=self._notes(settings),
@@ -92,6 +95,13 @@ class Estimator:
     @cached_property
     def _beside(self) -> Beside:
         return Beside(self.model, self.companions, self.machine, self.runner, Estimator)
+
+    def _handed_over(self, placement: Placement, resolved: Resolved, role: Role) -> Part:
+        """Pinned memory of the device that has the output matrix, if it has any (llama_context::output_reserve)."""
+        device = placement.output_device
+        pinned = placement.backends[placement.index(device)].host_buffer if device in placement.names else None
+        n_bytes = output_bytes(self.model, resolved, role.taps)
+        return self._part(Kind.OVERHEAD, pinned or HOST, n_bytes, self._basis, HANDED_OVER)
 
     def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings, role: Role) -> bool:
         """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""

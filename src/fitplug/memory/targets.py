@@ -1,7 +1,7 @@
 """The target of a draft, as far as the draft's graph looks into it (llama_context_params::ctx_other)."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fitplug.memory.cache import CacheTensor, cache_tensors, cells, cells_of
 from fitplug.memory.placement import Placement
@@ -22,15 +22,29 @@ class Taps(NamedTuple):
     At the first batch llama.cpp reserves anew, or its allocator does for a graph that does not fit.
     """
 
-    nextn: bool = False
-    """The state before the output is kept of every token (cparams.embeddings_nextn, not masked)."""
+    nextn: Literal["none", "outputs", "all"] = "none"
+    """Of which tokens the state before the output is kept (cparams.embeddings_nextn, _masked)."""
     inputs: frozenset[int] = frozenset()
     """Layers whose inputs are kept (cparams.embeddings_layer_inp); n_layer is the last one's output."""
     sampled: int = 0
     """At most so many tokens of each sequence are picked by the device (llama_set_sampler); 0: none."""
+    rows: int = 1
+    """Tokens of each sequence that have an output."""
+    encodes: bool = False
+    """Whole micro-batches go through an encoder, whose tokens all have an output."""
+    fed: bool = False
+    """It takes in its target's states by a graph of its own, a micro-batch at a time."""
+
+    def redraw(self, architecture: str) -> bool:
+        """Whether another graph is drawn."""
+        return bool(self.inputs or self.sampled or self.fed or (self.nextn == "all" and architecture in KEEPS_LATE))
 
 
+KEEPS_LATE = frozenset(("deepseek2", "mistral4", "deepseek32", "glm-dsa", "glm4moe", "mimo2", "deepseek4"))
+"""Architectures whose last layer runs for every token only if all states before the output are asked for."""
 NO_TAPS = Taps()
+HANDED_OVER = "outputs and states handed over"
+"""The source of the output buffer in host memory, as large as drafting makes it."""
 GROWN = "compute buffer grown by drafting"
 """The source of what a context reserves more at the first batch than when it was made: no log of a start has it."""
 

@@ -61,6 +61,8 @@ class GraphBase:
         self.flash_attn = params.flash_attn
         self.fused_nodes: list[FusedNode] = []
         self.taps = params.taps
+        self.keeps_states = params.taps.nextn == "all"
+        """cparams.embeddings_nextn, not masked."""
         self.t_logits: Tensor | None = None
         """res->t_logits, where tokens may be picked from it."""
         self.inp_tokens: Tensor | None = None

@@ -97,6 +97,8 @@ class GraphParams:
     embeddings: bool = False
     lent: Lent | None = None
     taps: Taps = NO_TAPS
+    feeding: bool = False
+    """The graph by which a draft takes in its target's states (ubatch.embd; EAGLE-3's encoder)."""
     mtp: bool = False
     """The context of the MTP blocks (LLAMA_CONTEXT_TYPE_MTP)."""
     n_rs_seq: int = 0

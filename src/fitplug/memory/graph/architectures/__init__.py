@@ -11,8 +11,8 @@ MODULES: dict[str, str] = {**plain.MODULES, **hybrids.MODULES, **latent.MODULES}
 """Architecture → module of this package. Three tables, kept where their families live."""
 
 
-def builder(architecture: str, *, mtp: bool = False) -> Callable[[GraphContext], None]:
-    """The function that draws this architecture's graph, or that of its MTP blocks.
+def builder(architecture: str, *, mtp: bool = False, feeding: bool = False) -> Callable[[GraphContext], None]:
+    """The function that draws this architecture's graph, that of its MTP blocks, or the one that takes in a target's states.
 
     Raises:
         UnknownGraphError: nobody has drawn it.
@@ -26,5 +26,6 @@ def builder(architecture: str, *, mtp: bool = False) -> Callable[[GraphContext],
     module = MODULES.get(architecture)
     if module is None:
         raise UnknownGraphError(architecture)
-    build: Callable[[GraphContext], None] = import_module(f"{__name__}.{module}").build
+    drawing = import_module(f"{__name__}.{module}")
+    build: Callable[[GraphContext], None] = drawing.build_feed if feeding else drawing.build
     return build

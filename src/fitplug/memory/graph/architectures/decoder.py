@@ -120,13 +120,13 @@ class DecoderGraph:
         cur = self._embeddings()
         self.inp_attn = self._memory()
         out_ids = g.build_inp_out_ids()
-        late = row.rows_late or (g.taps.nextn and row.rows_late_if_asked) or g.n_layer in g.taps.inputs
+        late = row.rows_late or (g.keeps_states and row.rows_late_if_asked) or g.n_layer in g.taps.inputs
         for il in g.layers(self._key):
             g.tap(il, cur)
             cur = self._layer(cur, il, out_ids if il == g.n_layer - 1 and not late else None)
         g.tap(g.n_layer, cur)
         if late and not row.rows_after_norm:
-            cur.is_output = cur.is_output or row.rows_late or g.taps.nextn
+            cur.is_output = cur.is_output or row.rows_late or g.keeps_states
             cur = ggml.get_rows(cur, out_ids)
         cur = self._norm(cur, "output_norm", -1)
         cur.is_output = True

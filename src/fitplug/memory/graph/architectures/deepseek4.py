@@ -36,7 +36,7 @@ def build(g: GraphContext) -> None:
         g.pin_to_layer(streams, il)
 
     _tap(g, streams, g.n_layer)
-    streams.is_output = streams.is_output or g.taps.nextn
+    streams.is_output = streams.is_output or g.keeps_states
     flat = ggml.get_rows(ggml.reshape(streams, n_embd * hc, n_tokens), out_ids)
     cur = build_hc_head(g, ggml.reshape(flat, n_embd, hc, g.n_outputs))
     g.build_output(g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS))

@@ -1,12 +1,12 @@
 """DFlash and DSpark: a block of tokens is drafted at once over a target's states (src/models/dflash.cpp).
 
-What a context is reserved for is a batch of tokens; the graph that writes the target's states into the cache is smaller.
+What a context is reserved for is a batch of tokens; the graph that writes the target's states into the cache comes later.
 """
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.architectures.deepseek4 import build_hc_head, grouped_output, queries_and_keys
 from fitplug.memory.graph.architectures.eagle3 import to_target_vocabulary
-from fitplug.memory.graph.attention import InpAttnKv, InpAttnKvIswa
+from fitplug.memory.graph.attention import InpAttnKv, InpAttnKvIswa, mul_mat_hadamard
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
 from fitplug.memory.graph.blocks.block_drafts import MarkovHead, build_block_conv, build_selector
 from fitplug.memory.graph.blocks.hyper_connections import build_hc_post, build_hc_pre
@@ -40,6 +40,34 @@ def build(g: GraphContext) -> None:
     g.t_logits = logits
     if selects:
         build_selector(g, tokens, logits, state)
+
+
+def build_feed(g: GraphContext) -> None:
+    """Keys and values of a target's states, straight into the cache."""
+    inp_pos = g.build_inp_pos()
+    fc = g.w("fc")
+    states = g.build_lora_mm(fc.weight, ggml.new_input("f32", g.need(fc.weight).ne[0], g.n_tokens), fc.scale)
+    states = g.build_norm(states, g.w("enc.output_norm"), LLM_NORM_RMS)
+    over_streams = g.hparam("dsv4_hc_mult") > 0
+    windowed = over_streams or g.model.swa_type is not None
+    both = g.build_attn_inp_kv_iswa() if windowed else None
+    whole = g.build_attn_inp_kv() if both is None else both.base
+    for il in g.layers():
+        inp = both.swa if both is not None and (over_streams or g.hparams(il).is_swa) else whole
+        k, v = _latent_key(g, inp_pos, states, il) if over_streams else _keys_and_values(g, inp_pos, states, il)
+        if inp.k_rot is not None:
+            k = mul_mat_hadamard(k, inp.k_rot)
+        g.expand(inp.cache.cpy_k(k, inp.k_idxs, il))
+        if v is not None:
+            v = mul_mat_hadamard(v, inp.v_rot) if inp.v_rot is not None else v
+            g.expand(inp.cache.cpy_v(v, inp.v_idxs, il))
+    states.is_output = True
+    g.expand(states)
+
+
+def _latent_key(g: GraphContext, inp_pos: Tensor, states: Tensor, il: int) -> tuple[Tensor, None]:
+    kv = g.build_norm(g.build_lora_mm(g.w("attn_kv", il).weight, states), g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il)
+    return ggml.rope_ext(ggml.reshape(kv, g.n_embd_head_k, 1, g.n_tokens), inp_pos), None
 
 
 def _layers(g: GraphContext, inp_pos: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,22 +104,31 @@ def _post_norm(g: GraphContext, name: str, cur: Tensor, il: int) -> Tensor:
 
 
 def _attention(g: GraphContext, inp: InpAttnKv | InpAttnKvIswa, inp_pos: Tensor, cur: Tensor, il: int) -> Tensor:
-    layer, n_tokens = g.hparams(il), g.n_tokens
-    head, n_head_kv = layer.n_embd_head_v, layer.n_head_kv
-    q, k = g.proj("attn_q", cur, il), g.proj("attn_k", cur, il)
-    shared = g.w("attn_v", il).weight is None
-    v = k if shared else g.proj("attn_v", cur, il)
-    q, k, v = (ggml.reshape(t, head, n, n_tokens) for t, n in ((q, layer.n_head), (k, n_head_kv), (v, n_head_kv)))
+    layer = g.hparams(il)
+    q = ggml.reshape(g.proj("attn_q", cur, il), layer.n_embd_head_v, layer.n_head, g.n_tokens)
     q = g.build_norm(q, g.w("attn_q_norm", il), LLM_NORM_RMS, il)
-    k = g.build_norm(k, g.w("attn_k_norm", il), LLM_NORM_RMS, il)
-    if shared:
-        v = ggml.rms_norm(v)
-    has_factors = g.model.n_pos_per_embd == 1 and "rope_freqs.weight" in g.model.tensors
-    factors = g.rope_factors(0) if has_factors else None
-    q, k = ggml.rope_ext(q, inp_pos, factors), ggml.rope_ext(k, inp_pos, factors)
+    q = ggml.rope_ext(q, inp_pos, _factors(g))
+    k, v = _keys_and_values(g, inp_pos, cur, il)
     sinks = g.w("attn_sinks", il).weight
     cur = g.build_attn(inp, g.w("attn_output", il)._replace(bias=None), q, k, v, il, sinks=sinks)
     return ggml.scale(cur) if g.get_float("attention.value_scale") else cur
+
+
+def _factors(g: GraphContext) -> Tensor | None:
+    has_factors = g.model.n_pos_per_embd == 1 and "rope_freqs.weight" in g.model.tensors
+    return g.rope_factors(0) if has_factors else None
+
+
+def _keys_and_values(g: GraphContext, inp_pos: Tensor, cur: Tensor, il: int) -> tuple[Tensor, Tensor]:
+    layer, n_tokens = g.hparams(il), g.n_tokens
+    k = g.proj("attn_k", cur, il)
+    shared = g.w("attn_v", il).weight is None
+    v = k if shared else g.proj("attn_v", cur, il)
+    k, v = (ggml.reshape(t, layer.n_embd_head_v, layer.n_head_kv, n_tokens) for t in (k, v))
+    k = g.build_norm(k, g.w("attn_k_norm", il), LLM_NORM_RMS, il)
+    if shared:
+        v = ggml.rms_norm(v)
+    return ggml.rope_ext(k, inp_pos, _factors(g)), v
 
 
 def _deepseek4_stages(g: GraphContext, inp_pos: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """EAGLE-3: one layer that drafts tokens from a target's hidden states (src/models/eagle3.cpp).
 
-A context is reserved for the decoder; its encoder, which fuses the target's states, is drawn when it runs.
+A context is reserved for the decoder; its encoder is laid out when it first runs.
 """
 
 from fitplug.memory.graph import ops as ggml
@@ -31,6 +31,17 @@ def build(g: GraphContext) -> None:
     logits.is_output = True
     g.t_logits = logits
     g.expand(logits)
+
+
+def build_feed(g: GraphContext) -> None:
+    """The encoder, which fuses the states of three layers of the target."""
+    fc = g.needed("fc")
+    cur = ggml.new_input("f32", fc.ne[0], g.n_tokens)
+    if g.get_bool("norm_before_fc"):
+        cur = g.build_norm(cur, g.w("enc.output_norm"), LLM_NORM_RMS)
+    cur = g.build_lora_mm(fc, cur)
+    cur.is_output = True
+    g.expand(cur)
 
 
 def _qkv(g: GraphContext, cur: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:

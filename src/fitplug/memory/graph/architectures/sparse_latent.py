@@ -22,14 +22,14 @@ def build(g: GraphContext) -> None:
     for il in g.layers(lambda il: il < dense):
         residual = inpL
         cur = attend(g.build_norm(inpL, g.w("attn_norm", il), LLM_NORM_RMS, il), il)
-        if il == g.n_layer - 1 and not g.taps.nextn:
+        if il == g.n_layer - 1 and not g.keeps_states:
             cur, residual = ggml.get_rows(cur, out_ids), ggml.get_rows(residual, out_ids)
         ffn_inp = ggml.add(cur, residual)
         cur = g.build_norm(ffn_inp, g.w("ffn_norm", il), LLM_NORM_RMS, il)
         cur = feed_forward(g, cur, il, dense=il < dense, gating=SIGMOID)
         inpL = ggml.add(cur, ffn_inp)  # noqa: N806 - as above
     cur = g.build_norm(inpL, g.w("output_norm"), LLM_NORM_RMS)
-    if g.taps.nextn:
+    if g.keeps_states:
         cur.is_output = True
         cur = ggml.get_rows(cur, out_ids)
     g.build_output(cur)
