@@ -268,7 +268,7 @@ def olmo_2_13b():
     return config, tensors
 
 
-SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "U8": 1, "I32": 4}
+SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E8M0": 1, "U8": 1, "I8": 1, "I32": 4, "I64": 8}
 
 
 def dtype_of(name, dtype):
@@ -277,10 +277,10 @@ def dtype_of(name, dtype):
 
 
 def header_bytes(tensors, dtype="BF16"):
-    """A safetensors header, and the length of the whole file."""
+    """A safetensors header, and the length of the whole file; a tensor is a shape, or its own dtype and a shape."""
     entries, at = {}, 0
-    for name, shape in tensors.items():
-        kind = dtype_of(name, dtype)
+    for name, item in tensors.items():
+        kind, shape = item if item and isinstance(item[0], str) else (dtype_of(name, dtype), item)
         size = SIZES[kind]
         for n in shape:
             size *= n
@@ -388,3 +388,151 @@ SNAPSHOTS = {
     "glm-4.6v": glm_46v,
 }
 """llama.cpp's tests/snapshots that this module can build the model of."""
+
+
+def _linear_attention(at, n_embd, keys, values, *, fused):
+    """A gated delta net, as Qwen3-Next (fused) and Qwen3.5 store it."""
+    n_key, n_value = keys * 128, values * 128
+    apart = {"in_proj_qkv": 2 * n_key + n_value, "in_proj_z": n_value, "in_proj_a": values, "in_proj_b": values}
+    rows = {"in_proj_qkvz": 2 * n_key + 2 * n_value, "in_proj_ba": 2 * values} if fused else apart
+    return {f"{at}{name}.weight": (n, n_embd) for name, n in rows.items()} | {
+        f"{at}conv1d.weight": (2 * n_key + n_value, 1, 4),
+        f"{at}dt_bias": (values,),
+        f"{at}A_log": (values,),
+        f"{at}norm.weight": (128,),
+        f"{at}out_proj.weight": (n_embd, n_value),
+    }
+
+
+def qwen_hybrid(kind, n_layer, n_embd, n_head, n_head_kv, n_vocab, values, n_ff=0, n_expert=0, n_ff_exp=0):
+    """Qwen3-Next and Qwen3.5: three layers of linear attention, then one of full attention with a gate."""
+    fused = kind == "Qwen3NextForCausalLM"
+    config, tensors = llama(n_layer, n_embd, n_ff or 5120, n_head, n_head_kv, 256, n_vocab, qk_norm=True, head_dim=256)
+    config |= {
+        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+        "linear_num_value_heads": values, "full_attention_interval": 4, "partial_rotary_factor": 0.25,
+    }  # fmt: skip
+    if n_expert:
+        config |= {"num_experts": n_expert, "num_experts_per_tok": 10, "moe_intermediate_size": n_ff_exp,
+                   "shared_expert_intermediate_size": n_ff_exp}  # fmt: skip
+        tensors = _without_mlp(tensors)
+    for i in range(n_layer):
+        at = f"model.layers.{i}."
+        if i % 4 != 3:
+            tensors = {k: v for k, v in tensors.items() if not k.startswith(f"{at}self_attn.")}
+            tensors |= _linear_attention(f"{at}linear_attn.", n_embd, 16, values, fused=fused)
+        else:
+            tensors[f"{at}self_attn.q_proj.weight"] = (2 * n_head * 256, n_embd)
+        if n_expert:
+            tensors |= _qwen_experts(f"{at}mlp.", n_embd, n_expert, n_ff_exp, fused=fused)
+    if fused:
+        return config | {"architectures": [kind]}, tensors
+    tensors = {k.replace("model.", "model.language_model.", 1): v for k, v in tensors.items()}
+    del config["architectures"]
+    return {"architectures": [kind], "text_config": config}, tensors | {"model.visual.pos_embed.weight": (2304, 1152)}
+
+
+def _qwen_experts(at, n_embd, n_expert, n_ff, *, fused):
+    tensors = {f"{at}gate.weight": (n_expert, n_embd), f"{at}shared_expert_gate.weight": (1, n_embd)}
+    tensors |= {f"{at}shared_expert.{part}_proj.weight": (n_ff, n_embd) for part in ("gate", "up")}
+    tensors[f"{at}shared_expert.down_proj.weight"] = (n_embd, n_ff)
+    if fused:
+        _experts(tensors, f"{at}experts", n_expert, n_ff, n_embd)
+        return tensors
+    return tensors | {
+        f"{at}experts.gate_up_proj": (n_expert, 2 * n_ff, n_embd),
+        f"{at}experts.down_proj": (n_expert, n_embd, n_ff),
+    }
+
+
+def qwen3_coder_next():
+    return qwen_hybrid("Qwen3NextForCausalLM", 48, 2048, 16, 2, 151936, 32, n_expert=512, n_ff_exp=512)
+
+
+def qwen35_397b():
+    return qwen_hybrid("Qwen3_5MoeForConditionalGeneration", 60, 4096, 32, 2, 248320, 64, n_expert=512, n_ff_exp=1024)
+
+
+def qwen36_27b():
+    return qwen_hybrid("Qwen3_5ForConditionalGeneration", 64, 5120, 24, 4, 248320, 48, n_ff=17408)
+
+
+def nemotron_3_nano():
+    """Mixers of Mamba 2, a few of attention, and mixtures of experts, each a layer of its own."""
+    pattern = "MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME"
+    n_embd, inner, n_expert = 2688, 4096, 128
+    tensors = {
+        "backbone.embeddings.weight": (131072, n_embd),
+        "backbone.norm_f.weight": (n_embd,),
+        "lm_head.weight": (131072, n_embd),
+    }
+    for i, kind in enumerate(pattern):
+        at = f"backbone.layers.{i}."
+        tensors[f"{at}norm.weight"] = (n_embd,)
+        if kind == "M":
+            tensors |= {
+                f"{at}mixer.in_proj.weight": (2 * inner + 2 * 8 * 128 + 64, n_embd),
+                f"{at}mixer.conv1d.weight": (inner + 2 * 8 * 128, 1, 4),
+                f"{at}mixer.conv1d.bias": (inner + 2 * 8 * 128,),
+                f"{at}mixer.norm.weight": (inner,),
+                f"{at}mixer.out_proj.weight": (n_embd, inner),
+            } | {f"{at}mixer.{name}": (64,) for name in ("A_log", "D", "dt_bias")}
+        elif kind == "*":
+            tensors |= {f"{at}mixer.{part}_proj.weight": (n * 128, n_embd) for part, n in (("q", 32), ("k", 2), ("v", 2))}
+            tensors[f"{at}mixer.o_proj.weight"] = (n_embd, 32 * 128)
+        else:
+            tensors |= {f"{at}mixer.gate.weight": (n_expert, n_embd), f"{at}mixer.gate.e_score_correction_bias": (n_expert,)}
+            for part, n_ff in [(f"experts.{j}", 1856) for j in range(n_expert)] + [("shared_experts", 3712)]:
+                tensors |= {
+                    f"{at}mixer.{part}.up_proj.weight": (n_ff, n_embd),
+                    f"{at}mixer.{part}.down_proj.weight": (n_embd, n_ff),
+                }
+    return {
+        "architectures": ["NemotronHForCausalLM"], "hidden_size": n_embd, "num_hidden_layers": 52, "num_attention_heads": 32,
+        "num_key_value_heads": 2, "head_dim": 128, "intermediate_size": 1856, "vocab_size": 131072, "norm_eps": 1e-5,
+        "hybrid_override_pattern": pattern, "mamba_num_heads": 64, "mamba_head_dim": 64, "n_groups": 8, "ssm_state_size": 128,
+        "conv_kernel": 4, "expand": 2, "n_routed_experts": n_expert, "num_experts_per_tok": 6, "moe_intermediate_size": 1856,
+        "moe_shared_expert_intermediate_size": 3712, "n_shared_experts": 1, "norm_topk_prob": True,
+        "routed_scaling_factor": 2.5,
+        "n_group": 1, "topk_group": 1, "max_position_embeddings": 262144,
+    }, tensors  # fmt: skip
+
+
+def step_35_flash():
+    """Windowed layers have more heads than the others."""
+    n_layer, n_embd, n_expert, n_ff = 45, 4096, 288, 1280
+    config, tensors = llama(
+        n_layer, n_embd, 11264, 64, 8, 128, 128896, qk_norm=True, head_dim=128, architectures=["Step3p5ForCausalLM"]
+    )
+    types = ["sliding_attention" if i % 4 else "full_attention" for i in range(n_layer)]
+    config |= {
+        "num_attention_groups": 8, "attention_other_setting": {"num_attention_heads": 96, "num_attention_groups": 8},
+        "layer_types": types, "sliding_window": 512, "moe_num_experts": n_expert, "moe_top_k": 8, "moe_intermediate_size": n_ff,
+        "share_expert_dim": n_ff, "moe_layers_enum": ",".join(map(str, range(3, n_layer))),
+        "partial_rotary_factors": [1.0 if kind == "sliding_attention" else 0.5 for kind in types],
+    }  # fmt: skip
+    del config["num_key_value_heads"]
+    tensors = _without_mlp(tensors, range(3))
+    for i, kind in enumerate(types):
+        at, n_head = f"model.layers.{i}.", 96 if kind == "sliding_attention" else 64
+        tensors |= {
+            f"{at}self_attn.q_proj.weight": (n_head * 128, n_embd), f"{at}self_attn.o_proj.weight": (n_embd, n_head * 128),
+            f"{at}self_attn.g_proj.weight": (n_head, n_embd),
+        }  # fmt: skip
+        if i >= 3:
+            tensors |= {f"{at}moe.{part}_proj.weight": (n_expert, n_ff, n_embd) for part in ("gate", "up")}
+            tensors |= {f"{at}share_expert.{part}_proj.weight": (n_ff, n_embd) for part in ("gate", "up")}
+            tensors |= {
+                f"{at}moe.down_proj.weight": (n_expert, n_embd, n_ff), f"{at}share_expert.down_proj.weight": (n_embd, n_ff),
+                f"{at}moe.gate.weight": (n_expert, n_embd), f"{at}moe.router_bias": (n_expert,),
+            }  # fmt: skip
+    return config, tensors
+
+
+SNAPSHOTS |= {
+    "nvidia-nemotron-3-nano-30b-a3b": nemotron_3_nano,
+    "qwen3-coder-next": qwen3_coder_next,
+    "qwen3.5-397b-a17b": qwen35_397b,
+    "qwen3.6-27b": qwen36_27b,
+    "step-3.5-flash": step_35_flash,
+}

@@ -80,6 +80,7 @@ def test_config_is_folded_into_the_metadata():
         "safetensors.format": "pt",
         "config.model_type": "llama",
         "config.hidden_size": 64,
+        "config.sliding_window": Skipped("null", 0),
         "config.rope_scaling.type": "yarn",
         "config.rope_scaling.factor": 4.0,
         "config.architectures": ("LlamaForCausalLM",),

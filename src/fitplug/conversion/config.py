@@ -1,10 +1,33 @@
-"""config.json as conversion/base.py looks at it: the text model's part above the whole, several names for one thing."""
+"""config.json as conversion/base.py looks at it: the text model's part above the whole, several names for one thing.
+
+The converter reads it through transformers, so what is not there has the default of its class (config_defaults.json, made by
+fixtures/quantize/make_defaults.py), and a null counts as there.
+"""
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
 
 from fitplug.errors import FitplugError
 from fitplug.formats.header import Header, Scalar, Skipped, Value
 
-_PARTS = ("text_config", "llm_config", "language_config", "lm_config", "thinker_config.text_config")
+_PARTS = ("text_config", "llm_config", "language_config", "lm_config", "thinker_config.text_config", "lfm")
 _ROPE = ("rope_parameters", "rope_scaling")
+_FULL = ("full_attention.", "")
+_MISSING: Final = Skipped("missing", 0)
+MAX_LAYERS = 4096
+RAW = frozenset({
+    "MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM", "Mamba2ForCausalLM", "FalconH1ForCausalLM",
+    "FalconForCausalLM", "RWForCausalLM",
+})  # fmt: skip
+"""Classes that read config.json themselves, without any defaults; Falcon's would take its heads for as many KV heads."""
+WHOLE = frozenset({
+    "StepVLForConditionalGeneration", "Sarashina2VisionForCausalLM", "Exaone4_5_ForConditionalGeneration",
+    "Step3p7ForConditionalGeneration", "KimiK3ForConditionalGeneration",
+})  # fmt: skip
+"""Classes of models with a text model of another class, which is not what they are converted by (get_model_architecture)."""
 
 
 class Config:
@@ -12,18 +35,30 @@ class Config:
 
     def __init__(self, header: Header) -> None:
         self._values = header.metadata
-        self._parts = [
-            f"config.{part}." for part in _PARTS if any(key.startswith(f"config.{part}.") for key in header.metadata)
+        self.n_blocks = 0
+        """Layers with those for multi-token prediction, once they are counted."""
+        part = next((part for part in _PARTS if any(key.startswith(f"config.{part}.") for key in header.metadata)), None)
+        raw = self.architecture in RAW
+        self._scopes = [
+            (prefix, {} if raw else _defaults().get(str(header.metadata.get(f"{prefix}model_type")), {}))
+            for prefix in ((f"config.{part}.", "config.") if part else ("config.",))
         ]
 
     def get(self, *names: str) -> Value | None:
-        """The first of the names that is there, in the text model's part first (find_hparam)."""
+        """The first of the names that is there, in the text model's part first (find_hparam); None where that is null."""
         for name in names:
-            for prefix in (*self._parts, "config."):
-                value = self._values.get(prefix + name)
-                if value is not None:
-                    return value
+            value = self._find(name)
+            if value is not _MISSING:
+                return None if isinstance(value, Skipped) and value.item_type == "null" else value
         return None
+
+    def given(self, *names: str) -> Value | None:
+        """The first of the names that is there and not null (hparams.get(…) or hparams.get(…))."""
+        return next((value for name in names if (value := self.get(name)) is not None), None)
+
+    def has(self, name: str) -> bool:
+        """Whether it is there, be it null."""
+        return self._find(name) is not _MISSING
 
     def number(self, *names: str, default: int | None = None) -> int:
         """The same where it must be a whole number.
@@ -31,7 +66,7 @@ class Config:
         Raises:
             FitplugError: it is not there, or something else.
         """
-        value = self.get(*names)
+        value = self.given(*names)
         if value is None and default is not None:
             return default
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 << 40:
@@ -40,33 +75,38 @@ class Config:
 
     def real(self, *names: str, default: float) -> float:
         """The same for any number."""
-        value = self.get(*names)
+        value = self.given(*names)
         return float(value) if isinstance(value, (int, float)) else default
 
     def items(self, *names: str) -> tuple[Scalar, ...]:
         """The same for a list; empty where there is none."""
-        value = self.get(*names)
+        value = self.given(*names)
         return value if isinstance(value, tuple) and not isinstance(value, Skipped) else ()
 
-    def rope(self, name: str) -> Value | None:
+    def rope(self, *names: str) -> Value | None:
         """Of the rope's parameters; those of full attention where there are two sets."""
-        for part in _ROPE:
-            value = self.get(f"{part}.full_attention.{name}", f"{part}.{name}")
-            if value is not None:
-                return value
-        return self.get(name) if name in ("rope_theta", "partial_rotary_factor") else None
+        return self.given(*(f"{part}.{full}{name}" for name in names for part in _ROPE for full in _FULL), *names)
 
     @property
     def rope_type(self) -> str:
         """How the rope is scaled: llama3, yarn, linear, …; empty where it is not."""
-        value = self.rope("rope_type") or self.rope("type")
-        return value.lower() if isinstance(value, str) else ""
+        value = self.given(*(f"{part}.{full}{name}" for name in ("rope_type", "type") for part in _ROPE for full in _FULL))
+        return value.lower() if isinstance(value, str) and value != "default" else ""
 
     @property
     def architecture(self) -> str:
-        """The model's class in transformers."""
-        names = self._values.get("config.architectures")
-        return str(names[0]) if isinstance(names, tuple) and not isinstance(names, Skipped) and names else ""
+        """The model's class in transformers; of several, that of the text model (get_model_architecture)."""
+        own = [self._values.get(f"config.{part}architectures") for part in ("", "text_config.")]
+        first, text = (
+            str(names[0]) if isinstance(names, tuple) and names and not isinstance(names, Skipped) else "" for names in own
+        )
+        return text if text and first not in WHOLE else first
+
+    @property
+    def n_layer(self) -> int:
+        """Without blocks for multi-token prediction."""
+        listed = len(self.items("layers_block_type"))
+        return self.number("n_layers", "num_hidden_layers", "n_layer", "num_layers", default=listed or None)
 
     @property
     def head_dim(self) -> int:
@@ -81,3 +121,29 @@ class Config:
         """Of quantization_config, wherever it stands; empty for a model that is not quantised."""
         value = self.get("quantization_config.quant_method")
         return value.lower() if isinstance(value, str) else ""
+
+    def _find(self, name: str) -> Value:
+        for prefix, defaults in self._scopes:
+            value = self._values.get(prefix + name)
+            if value is not None:
+                return value
+            if name in defaults:
+                return self._default(defaults[name])
+        return _MISSING
+
+    def _default(self, value: Any) -> Value:
+        """A default, or what it is derived from."""
+        if value is None:
+            return Skipped("null", 0)
+        if isinstance(value, list):
+            return tuple(value[i % len(value)] for i in range(min(self.n_layer, MAX_LAYERS)))
+        if isinstance(value, str) and value.startswith("="):
+            first, _, second = value[1:].partition("/")
+            return self.number(first) // max(1, self.number(second)) if second else self.number(first)
+        return value  # type: ignore[no-any-return]  # a scalar, as the file has them
+
+
+@cache
+def _defaults() -> Mapping[str, Mapping[str, Any]]:
+    found: Mapping[str, Mapping[str, Any]] = json.loads((files(__package__) / "config_defaults.json").read_text("utf-8"))
+    return found

@@ -1,18 +1,19 @@
 """What a safetensors model would be as GGUF: convert_hf_to_gguf.py's tensors and keys, then llama-quantize's types.
 
-Names come from the `gguf` package's own tensor maps, keys from `models.ROWS`. The vocabulary is known by its length only, so
-the size is that of all tensors, to the byte, without the header (1 to 16 MB, nearly all of it vocabulary).
+Tensors' names come from gguf-py's own tensor maps (`names`), what a class of models does besides from its row (`classes`).
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from fitplug.conversion import CONVERTED
-from fitplug.conversion.config import Config
+from fitplug.conversion.classes import ROWS
+from fitplug.conversion.common import COMMON, rope_scaling, text_name
+from fitplug.conversion.config import MAX_LAYERS, Config
 from fitplug.conversion.dequantize import unpacked
-from fitplug.conversion.models import COMMON, ROWS, Row
+from fitplug.conversion.names import TensorNames
 from fitplug.conversion.quantize import Facts, Shape, tensor_types
+from fitplug.conversion.row import MOVED, Row, keys_of
 from fitplug.errors import FitplugError
 from fitplug.formats.ggml_types import FILE_TYPES, row_size
 from fitplug.formats.header import Header, Skipped, Tensor, Value
@@ -20,19 +21,15 @@ from fitplug.formats.header import Header, Skipped, Tensor, Value
 CUSTOMARY = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
 """Quants that people make."""
 ALIGNMENT = 32
-_NOT_TEXT = re.compile(
-    r"^(mlp|vit\.|vpm\.|siglip2\.|conformer\.|merger\.|resampler\.|sound_encoder\.|sound_projection\.|speech_embeddings\.)|"
-    r"visual\.|vision\.|audio\.|talker\.|vision_|audio_|token2wav\.|code2wav\.|projector\.|pre_mm_projector_norm|"
-    r"image_newline|view_seperator|patch_embed|patch_merger\.|patch_merge_mlp\.|model\.connector\."
-)
-"""TextModel.filter_tensors: a projector of its own, converted apart."""
-_UNUSED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")
-_EXPERT = re.compile(r"(.*\.experts)\.(\d+)\.(.+)")
-_ALWAYS_F32 = (
-    "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d.weight",
-    "shortconv.conv.weight", "indexer.proj.weight",
-)  # fmt: skip
+_EXPERT = re.compile(r"(.*experts)\.(\d+)\.(.+)")
+_ALWAYS_F32 = tuple(f"{name}.weight" for name in (
+    "ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "ssm_conv1d", "shortconv.conv", "time_mix_first",
+    "time_mix_w1", "time_mix_w2", "time_mix_decay_w1", "time_mix_decay_w2", "time_mix_lerp_fused", "altup_correct_coef",
+    "altup_predict_coef", "ssm_conv1d_q", "ssm_conv1d_k", "ssm_conv1d_v", "indexer.proj",
+))  # fmt: skip
 """ModelBase.prepare_tensors; so are tensors of one dimension, norms, and what is no weight."""
+_OWN = ("tokenizer.", "xielu.", "diffusion.")
+"""Keys without the architecture's name."""
 
 
 def convert(header: Header) -> Header:
@@ -42,18 +39,18 @@ def convert(header: Header) -> Header:
         FitplugError: fitplug does not know this class of models, or llama.cpp's converter does not read it.
     """
     config = Config(header)
-    row = ROWS.get(config.architecture)
-    if row is None:
-        what = f"models of the class {config.architecture[:60]}" if config.architecture else "a model without config.json"
-        raise FitplugError(f"what llama.cpp would make of {what} is not known; look for a repository with GGUF files")
-    n_layer = config.number("num_hidden_layers", "n_layers", "n_layer", "num_layers")
-    n_blocks = n_layer + (config.number(row.nextn, default=0) if row.nextn else 0)
-    if not 0 < n_blocks <= 4096:
+    row = _row(config)
+    names = [name for name in (text_name(tensor.name) for tensor in header.tensors.values()) if name is not None]
+    n_blocks = config.n_layer + _n_nextn(row, config, names)
+    if not 0 < n_blocks <= MAX_LAYERS:
         raise FitplugError(f"config.json has {n_blocks} layers, which cannot be")
-    shapes = _split(_stacked(_own(unpacked(header.tensors, config), row, n_blocks)), row, config)
-    mapped = list(_extra(config, row)) + list(_mapped(shapes, row, n_blocks))
-    type_ = "f16" if any(tensor.type == "f16" for tensor in header.tensors.values()) else "bf16"
-    typed = [shape._replace(type=_written(shape, type_)) for shape in mapped]
+    config.n_blocks = n_blocks
+    shapes: Iterable[Shape] = _stacked(_text(unpacked(header.tensors, config)))
+    for step in row.steps:
+        shapes = [made for shape in shapes for made in step(shape, config)]
+    type_ = _guessed(header)
+    mapped = [*(shape for extra in row.extra for shape in extra(config)), *_mapped(shapes, row, n_blocks)]
+    typed = [shape._replace(type=_written(shape, type_, row)) for shape in mapped]
     if len({shape.name for shape in typed}) != len(typed):
         raise FitplugError("two tensors would have one name as GGUF: the model is not what its config.json says")
     return _header(typed, {**_metadata(config, row, n_blocks), "general.file_type": _file_type(type_.upper())}, type_.upper())
@@ -86,11 +83,20 @@ def customary(header: Header) -> Sequence[str]:
     return ("MXFP4_MOE",) if any(tensor.type == "mxfp4" for tensor in header.tensors.values()) else CUSTOMARY
 
 
+def _row(config: Config) -> Row:
+    found = ROWS.get(config.architecture)
+    if found is None:
+        what = f"models of the class {config.architecture[:60]}" if config.architecture else "a model without config.json"
+        raise FitplugError(f"what llama.cpp would make of {what} is not known; look for a repository with GGUF files")
+    return found if isinstance(found, Row) else found(config)
+
+
 def _facts(header: Header) -> Facts:
     architecture = str(header.metadata["general.architecture"])
 
     def number(key: str) -> int:
         value = header.metadata.get(f"{architecture}.{key}", 0)
+        value = value[0] if isinstance(value, tuple) and not isinstance(value, Skipped) and value else value
         return int(value) if isinstance(value, (int, float)) else 0
 
     n_head = number("attention.head_count")
@@ -98,18 +104,23 @@ def _facts(header: Header) -> Facts:
     return Facts(architecture, number("block_count"), number("expert_count"), n_head, n_head_kv)
 
 
-def _own(shapes: Iterable[Shape], row: Row, n_blocks: int) -> Iterable[Shape]:
-    """The text model's tensors, under the names that the maps know."""
-    drops = re.compile(row.drops) if row.drops else None
+def _n_nextn(row: Row, config: Config, names: Iterable[str]) -> int:
+    """Blocks for multi-token prediction: what config.json says, or as many as there are."""
+    if not row.nextn:
+        return 0
+    given, *patterns = row.nextn
+    n = config.number(given, default=0)
+    there = [
+        int(match[1]) for pattern in patterns for name in names if (match := re.search(rf"{re.escape(pattern)}\.(\d+)\.", name))
+    ]
+    return n or max((i + 1 for i in there), default=0)
+
+
+def _text(shapes: Iterable[Shape]) -> Iterable[Shape]:
+    """The text model's tensors."""
     for shape in shapes:
-        name = shape.name
-        if name.endswith(_UNUSED) or _NOT_TEXT.search(name) or (drops and drops.fullmatch(name)):
-            continue
-        name = name.replace("language_model.", "").replace("e_score_correction_bias", "e_score_correction.bias")
-        for pattern, replacement in row.renames:
-            name = re.sub(pattern, replacement, name)
-        layer = re.match(r"(?:model\.)?layers\.(\d+)\.", name)
-        if layer is None or int(layer[1]) < n_blocks:
+        name = text_name(shape.name)
+        if name is not None:
             yield shape._replace(name=name)
 
 
@@ -125,104 +136,71 @@ def _stacked(shapes: Iterable[Shape]) -> Iterable[Shape]:
     for name, group in experts.items():
         if len({shape.shape for shape in group}) != 1:
             raise FitplugError(f"the experts of {name[:80]} differ in shape")
-        merged = re.sub(r"^model\.(layers\.\d+)\.block_sparse_moe\.experts", r"\1.feed_forward.experts", name)
-        yield group[0]._replace(name=merged, shape=(*group[0].shape, len(group)))
-
-
-def _split(shapes: Iterable[Shape], row: Row, config: Config) -> Iterable[Shape]:
-    """What the converter takes apart: gate_up of stacked experts, kv_b of latent attention."""
-    for shape in shapes:
-        name = shape.name
-        if row.mla and name.endswith("kv_b_proj.weight"):
-            yield from _latent(shape, config)
-        elif ".experts." in name and re.search(r"\.(gate_up|down)_proj(\.weight|\.bias)?$", name):
-            yield from _expert_pair(shape, row)
-        else:
-            yield shape
-
-
-def _latent(shape: Shape, config: Config) -> Iterable[Shape]:
-    n_head, rank = config.number("num_attention_heads"), shape.shape[0]
-    nope, value = config.number("qk_nope_head_dim"), config.number("v_head_dim")
-    if shape.shape[1] != n_head * (nope + value):
-        raise FitplugError(f"{shape.name[:80]} is not as wide as config.json says")
-    yield shape._replace(name=shape.name.replace("kv_b_proj", "k_b_proj"), shape=(nope, rank, n_head))
-    yield shape._replace(name=shape.name.replace("kv_b_proj", "v_b_proj"), shape=(rank, value, n_head))
-
-
-def _expert_pair(shape: Shape, row: Row) -> Iterable[Shape]:
-    """gate_up_proj and down_proj of all experts at once; transposed ones are turned, but for biases and MXFP4."""
-    name, suffix = shape.name, ".bias" if shape.name.endswith(".bias") else ".weight"
-    base = name.removesuffix(suffix)
-    n = shape.shape
-    if row.fused == "columns" and suffix == ".weight" and shape.type != "mxfp4":
-        n = (n[1], n[0], *n[2:])
-    if base.endswith("down_proj"):
-        yield shape._replace(name=base + suffix, shape=n)
-        return
-    half = (n[0] // 2, *n[1:]) if suffix == ".bias" else (n[0], n[1] // 2, *n[2:])
-    for part in ("gate_proj", "up_proj"):
-        yield shape._replace(name=base.replace("gate_up_proj", part) + suffix, shape=half)
+        yield group[0]._replace(name=name, shape=(*group[0].shape, len(group)))
 
 
 def _mapped(shapes: Iterable[Shape], row: Row, n_blocks: int) -> Iterable[Shape]:
-    names = _tensor_map(row.architecture, n_blocks)
+    names = TensorNames(row.architecture)
     for shape in shapes:
-        name = names.get_name(key=shape.name, try_suffixes=(".weight", ".bias"))
-        if name is None:
+        name = next((found for other in _spellings(shape.name) if (found := names.find(other)) is not None), None)
+        if shape.name.startswith("blk."):  # a step has named it, some of them as no map does
+            name = shape.name
+        block = re.match(r"(?:blk|model\.layers)\.(\d+)\.", name or shape.name)
+        if block and int(block[1]) >= n_blocks and (row.trunk_only or name is None):
+            continue
+        if name is None or (block and int(block[1]) >= n_blocks):
             raise FitplugError(
                 f"llama.cpp has no place for the tensor {shape.name[:80]} in a model of the kind {row.architecture}"
             )
         yield shape._replace(name=name)
 
 
-def _tensor_map(architecture: str, n_blocks: int) -> Any:
-    import gguf  # with numpy: half a second, only for those who ask
-
-    arch = next((arch for arch, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture), None)
-    if arch is None:
-        raise FitplugError(f"the installed gguf package does not know {architecture}: update it")
-    return gguf.get_tensor_name_map(arch, n_blocks)
-
-
-def _extra(config: Config, row: Row) -> Iterable[Shape]:
-    """generate_extra_tensors: rope factors."""
-    if config.rope_type == "llama3":
-        yield Shape("rope_freqs.weight", "f32", (config.head_dim // 2,))
-    if row.architecture == "phi3":
-        factors = config.rope("long_factor")
-        n = len(factors) if isinstance(factors, tuple) and not isinstance(factors, Skipped) else 0
-        if n:
-            yield Shape("rope_factors_long.weight", "f32", (n,))
-            yield Shape("rope_factors_short.weight", "f32", (n,))
+def _spellings(name: str) -> Iterable[str]:
+    """A tensor's own name, and what the converter calls it once its experts are stacked."""
+    yield name
+    experts = re.fullmatch(r"(model\.)?layers\.(\d+)\.(?:\w+\.)*experts\.(\w+)\.weight", name)
+    if experts:
+        yield f"layers.{experts[2]}.feed_forward.experts.{experts[3]}.weight"
+        yield f"model.layers.{experts[2]}.mlp.experts.{experts[3]}.weight"
 
 
-def _written(shape: Shape, type_: str) -> str:
+def _guessed(header: Header) -> str:
+    """The type of a conversion without --outtype: that of the first matrix in 16 bits (ModelBase.__init__)."""
+    for tensor in header.tensors.values():
+        if len(tensor.shape) > 1 and tensor.type in ("bf16", "f16") and text_name(tensor.name) is not None:
+            return tensor.type
+    return "f16"
+
+
+def _written(shape: Shape, type_: str, row: Row) -> str:
     """ModelBase.prepare_tensors."""
     name = shape.name
     if shape.type == "mxfp4":
         return shape.type
-    if len(shape.shape) <= 1 or name.endswith(("_norm.weight", *_ALWAYS_F32)) or not name.endswith(".weight"):
+    forced = next((kind for pattern, kind in row.forced if re.search(pattern, name)), None)
+    if len(shape.shape) <= 1 or name.endswith("_norm.weight"):
+        return "f32"
+    if forced is not None:
+        return type_ if forced == "written" else forced
+    if (name.endswith(_ALWAYS_F32) and shape.type != MOVED) or not name.endswith((".weight", ".lora_a", ".lora_b")):
         return "f32"
     return type_
 
 
 def _metadata(config: Config, row: Row, n_blocks: int) -> Mapping[str, Value]:
     keys: dict[str, Value] = {"block_count": n_blocks}
-    for key, names in COMMON.items():
-        value = config.get(*names)
-        if value is not None:
-            keys[key] = value
+    if row.common:
+        keys |= {**keys_of(COMMON, config), **rope_scaling(config)}
+    keys = {key: value for key, value in keys.items() if key not in row.without} | keys_of(row.keys, config)
     for derive in row.derive:
         keys |= derive(config)
-    if row.nextn and config.number(row.nextn, default=0):
-        keys["nextn_predict_layers"] = config.number(row.nextn)
-    n_vocab = config.number("vocab_size")
+    if row.nextn and n_blocks > config.n_layer:
+        keys["nextn_predict_layers"] = n_blocks - config.n_layer
+    n_vocab = config.number("vocab_size", "padded_vocab_size")
     return {
         "general.architecture": row.architecture,
         **({"general.name": name} if isinstance(name := config.get("_name_or_path"), str) and name else {}),
-        **{f"{row.architecture}.{key}": value for key, value in keys.items()},
-        f"{row.architecture}.vocab_size": n_vocab,
+        **{key if key.startswith(_OWN) else f"{row.architecture}.{key}": value for key, value in keys.items()},
         "tokenizer.ggml.model": "not converted",
         "tokenizer.ggml.tokens": Skipped("string", n_vocab),
     }

@@ -11,12 +11,14 @@ from fitplug.formats.json_stream import without_surrogates
 
 MAX_BYTES = 512 << 10
 """The largest that are known have some 100 kB (lists of quantised modules); parsing takes up to thirty times as much."""
+NULL = Skipped("null", 0)
+"""Not the same as nothing: a null stands against the default that its place would have."""
 _MAX_ITEMS = 4096
 _MAX_DEPTH = 16
 
 
 def read_config(blob: Blob, budget: Budget) -> dict[str, Value]:
-    """Scalars as they are, lists of scalars as tuples, all else by its length. What is null is left out, as if not there."""
+    """Scalars as they are, lists of scalars as tuples, all else by its length; a null is `NULL`."""
     if blob.n_bytes > MAX_BYTES:
         raise UnreadableError(f"{blob.name}: has {blob.n_bytes} bytes, more than any config.json: it is damaged")
     try:
@@ -40,7 +42,9 @@ def _fold(content: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[st
             yield from _fold(value, path, depth + 1)
         elif isinstance(value, dict | list):
             yield path, _items(value)
-        elif value is not None:
+        elif value is None:
+            yield path, NULL
+        else:
             yield path, without_surrogates(value) if isinstance(value, str) else value
 
 

@@ -1,0 +1,16 @@
+"""Every class of transformers that fitplug knows as GGUF: one row each, in one file for each family of conversion/*.py.
+
+A row says what its own class in llama.cpp's converter adds to TextModel. `fixtures/conversion` holds what the converter
+itself made
+of a small checkpoint of every class, and tests/conversion/test_classes.py holds the rows to it.
+"""
+
+from collections.abc import Mapping
+
+from fitplug.conversion.classes import classic, deepseek, encoders, gemma, hybrid, llama, moe, qwen
+from fitplug.conversion.row import Class
+
+ROWS: Mapping[str, Class] = {
+    **llama.ROWS, **qwen.ROWS, **gemma.ROWS, **deepseek.ROWS, **moe.ROWS, **hybrid.ROWS, **classic.ROWS, **encoders.ROWS,
+}  # fmt: skip
+"""By `architectures` of config.json."""

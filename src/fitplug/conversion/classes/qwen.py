@@ -1,0 +1,122 @@
+"""Qwen, its mixtures, its hybrids with linear attention, and its vision and audio models' text parts (conversion/qwen*.py)."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from fitplug.conversion.config import Config
+from fitplug.conversion.quantize import Shape
+from fitplug.conversion.row import (
+    Key,
+    Keys,
+    Row,
+    constant,
+    dropped,
+    halved,
+    or_else,
+    renamed,
+    rope_width,
+    split,
+    squeezed,
+    turned,
+)
+
+EXPERTS = (
+    renamed(r"(mlp\.experts\.(?:gate_up|down)_proj)$", r"\1.weight"),
+    halved(r"experts\.gate_up_proj\.weight$", "experts.gate_proj.weight", "experts.up_proj.weight"),
+)
+"""Experts that lie in one tensor already (Qwen2MoeModel.modify_tensors)."""
+TURNED_EXPERTS = (EXPERTS[0], turned(r"mlp\.experts\.(gate_up|down)_proj\.weight$"), EXPERTS[1])
+MOE_KEYS: Mapping[str, Key] = {
+    "expert_feed_forward_length": "moe_intermediate_size",
+    "expert_shared_feed_forward_length": "shared_expert_intermediate_size",
+}  # fmt: skip
+QWEN3 = Row("qwen3")
+QWEN3_MOE = Row("qwen3moe", MOE_KEYS, steps=EXPERTS)
+
+
+def _deepstack(config: Config) -> Keys:
+    return {"n_deepstack_layers": len(config.items("vision_config.deepstack_visual_indexes"))}
+
+
+_MTP = {"fc": "eh_proj", "pre_fc_norm_embedding": "enorm", "pre_fc_norm_hidden": "hnorm", "norm": "shared_head.norm"}
+
+
+def _mtp(shape: Shape, config: Config) -> Iterable[Shape]:
+    """mtp.* is the block after the last one (_QwenMtpMixin.filter_tensors)."""
+    name = re.sub(r"^model\.mtp\.", "mtp.", shape.name)
+    layer = re.fullmatch(r"mtp\.layers\.(\d+)\.(.+)", name)
+    if layer:
+        name = f"model.layers.{config.n_layer + int(layer[1])}.{layer[2]}"
+    elif (other := re.fullmatch(r"mtp\.(\w+)\.(\w+)", name)) and other[1] in _MTP:
+        name = f"model.layers.{config.n_layer}.{_MTP[other[1]]}.{other[2]}"
+    yield shape._replace(name=name)
+
+
+def _key_rows(config: Config) -> int:
+    return config.number("linear_num_key_heads") * config.number("linear_key_head_dim")
+
+
+def _value_rows(config: Config) -> int:
+    return config.number("linear_num_value_heads") * config.number("linear_value_head_dim")
+
+
+def _recurrent(config: Config) -> Keys:
+    """Which layers are linear attention; the blocks of MTP are not."""
+    types = config.items("layer_types")
+    if not types:
+        return {}
+    further = (False,) * (config.n_blocks - config.n_layer)
+    return {"attention.recurrent_layers": (*(kind == "linear_attention" for kind in types), *further)}
+
+
+_NEXT_KEYS: Mapping[str, Key] = {
+    **MOE_KEYS, "ssm.conv_kernel": "linear_conv_kernel_dim", "ssm.state_size": "linear_key_head_dim",
+    "ssm.group_count": "linear_num_key_heads", "ssm.time_step_rank": "linear_num_value_heads", "ssm.inner_size": _value_rows,
+    "full_attention_interval": or_else(4, "full_attention_interval"), "rope.dimension_count": rope_width(0.25),
+}  # fmt: skip
+_NEXT_STEPS = (
+    _mtp, renamed(r"\.dt_bias$", ".dt_proj.bias"), squeezed("conv1d"),
+    split(r"in_proj_qkvz\.", ("in_proj_qkv.", lambda c: 2 * _key_rows(c) + _value_rows(c)), ("in_proj_z.", _value_rows)),
+    *EXPERTS,
+)  # fmt: skip
+QWEN3_NEXT = Row(
+    "qwen3next", _NEXT_KEYS, derive=(_recurrent,), steps=_NEXT_STEPS, nextn=("mtp_num_hidden_layers", "mtp.layers")
+)
+_SECTIONS: Mapping[str, Key] = {"rope.dimension_sections": constant((11, 11, 10, 0))}
+"""Of Qwen3.5, where the checkpoint does not give its own (_Qwen35MRopeMixin)."""
+QWEN35 = QWEN3_NEXT._replace(architecture="qwen35", keys={**_NEXT_KEYS, **_SECTIONS})
+QWEN35_MOE = QWEN35._replace(architecture="qwen35moe")
+_THINKER = (renamed(r"thinker\.", ""),)
+_QWEN3_VL = Row("qwen3vl", derive=(_deepstack,), steps=_THINKER)
+_QWEN3_VL_MOE = Row("qwen3vlmoe", MOE_KEYS, derive=(_deepstack,), steps=(*_THINKER, *TURNED_EXPERTS))
+_NO_DEEPSTACK: Mapping[str, Key] = {"n_deepstack_layers": constant(0)}
+_QWEN2_VL = Row("qwen2vl", steps=_THINKER)
+
+ROWS: Mapping[str, Row] = {
+    "QWenLMHeadModel": Row("qwen"),
+    **dict.fromkeys(
+        ("Qwen2ForCausalLM", "Qwen2AudioForConditionalGeneration", "KORMoForCausalLM", "AudioFlamingo3ForConditionalGeneration",
+         "DotsOCRForCausalLM"), Row("qwen2"),
+    ),
+    "Qwen2Model": Row("qwen2", steps=(renamed("^", "model."),)),
+    **dict.fromkeys(
+        ("Qwen2VLModel", "Qwen2VLForConditionalGeneration", "Qwen2_5_VLForConditionalGeneration", "Qwen2_5OmniModel"), _QWEN2_VL
+    ),
+    "Qwen2MoeForCausalLM": Row("qwen2moe", MOE_KEYS, steps=EXPERTS),
+    "Qwen3ForCausalLM": QWEN3,
+    "Qwen3Model": QWEN3,
+    "StepVLForConditionalGeneration": QWEN3,
+    "Qwen3MoeForCausalLM": QWEN3_MOE,
+    "RND1": Row("rnd1", {**MOE_KEYS, "attention.causal": constant(False)}, steps=EXPERTS),
+    "DreamModel": Row("dream", {"attention.causal": constant(False), "tokenizer.ggml.mask_token_id": "mask_token_id"}),
+    "Qwen3NextForCausalLM": QWEN3_NEXT,
+    "Qwen3_5ForCausalLM": QWEN35,
+    "Qwen3_5ForConditionalGeneration": QWEN35,
+    "MiniCPMV4_6ForConditionalGeneration": QWEN35._replace(steps=(dropped(r"^model\.merger\.|^mtp"), *_NEXT_STEPS)),
+    "Qwen3_5MoeForCausalLM": QWEN35_MOE,
+    "Qwen3_5MoeForConditionalGeneration": QWEN35_MOE,
+    "Qwen3VLForConditionalGeneration": _QWEN3_VL,
+    "Qwen3ASRForConditionalGeneration": Row("qwen3vl", _NO_DEEPSTACK, steps=_THINKER),
+    "Qwen3VLMoeForConditionalGeneration": _QWEN3_VL_MOE,
+    "Qwen3OmniMoeForConditionalGeneration": _QWEN3_VL_MOE._replace(keys={**MOE_KEYS, **_NO_DEEPSTACK}, derive=()),
+}  # fmt: skip
