@@ -14,7 +14,9 @@ _CARD_FILES = (
 _TOPOLOGY = (
     "/sys/class/kfd/kfd/topology/nodes/*/properties",
     "/sys/class/kfd/kfd/topology/nodes/*/mem_banks/*/properties",
+    "/sys/class/kfd/kfd/topology/nodes/*/gpu_id",
 )
+_PROCESSES = "/sys/class/kfd/kfd/proc/*/vram_*"
 _NAMES = "usr/share/libdrm/amdgpu.ids"
 _ENV = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 
@@ -30,6 +32,9 @@ def collect(root: str = "/") -> dict[str, Any] | None:
     files = {f"{folder}/uevent": events[f"{folder}/uevent"] for folder in folders}
     files |= read_tree((f"{folder}/{name}" for folder in folders for name in _CARD_FILES), root)
     files |= read_tree((*_TOPOLOGY, "/proc/meminfo"), root)
+    using = read_tree((_PROCESSES,), root)
+    pids = dict.fromkeys(path.split("/")[-2] for path in using)
+    files |= using | read_tree((f"/proc/{pid}/comm" for pid in pids), root)
     env = {name: os.environ[name] for name in _ENV if name in os.environ}
     ids = {files.get(f"{folder}/device", "").removeprefix("0x") for folder in folders}
     return {"files": files, "names": _names(root, ids), "env": env}

@@ -7,6 +7,7 @@ from fitplug.machine.catalogue import card_for_device
 from fitplug.machine.order import normal_pci_id
 from fitplug.machine.records import Device
 from fitplug.units import GIB, format_bytes
+from fitplug_amd.processes import Process, processes_of
 from fitplug_amd.visible import visible
 
 _APU = frozenset(
@@ -31,7 +32,10 @@ class Gpu(NamedTuple):
     hip_total: int | None
     """The compute driver's memory bank, which is what HIP reports as total."""
     integrated: bool
+    whole: bool
+    """Its VRAM is the machine's memory, all of it: processor and GPU are one node of the compute driver (MI300A)."""
     link: tuple[str | None, str | None]
+    processes: tuple[Process, ...]
 
 
 def parse(raw: Mapping[str, Any]) -> list[Device]:
@@ -53,7 +57,7 @@ def notes(raw: Mapping[str, Any]) -> list[str]:
     if gpus and not hip:
         lines.append("no ROCm (/dev/kfd): planned for llama.cpp's Vulkan backend")
     for gpu in shown:
-        if all(gpu.integrated for gpu in shown) and (gpu.hip_total or gpu.gtt_total) <= gpu.gtt_total:
+        if all(gpu.integrated and not gpu.whole for gpu in shown) and (gpu.hip_total or gpu.gtt_total) <= gpu.gtt_total:
             size = format_bytes(gpu.gtt_total)
             lines.append(f"{gpu.name} may use {size} of the memory; the kernel parameter ttm.pages_limit sets it")
     return lines
@@ -85,7 +89,10 @@ def _gpu(folder: str, files: Mapping[str, str], nodes: Mapping[str, "_Node"], na
         gtt_used=_int(files.get(f"{folder}/mem_info_gtt_used")),
         target=target,
         hip_total=node.bank_bytes if node else None,
-        integrated=target in _APU if target else _looks_integrated(folder, files, vram, name),
+        integrated=bool(node and node.has_processor)
+        or (target in _APU if target else _looks_integrated(folder, files, vram, name)),
+        whole=bool(node and node.has_processor),
+        processes=processes_of(node.gpu_id, files) if node else (),
         link=(files.get(f"{folder}/max_link_speed"), files.get(f"{folder}/max_link_width")),
     )
 
@@ -109,7 +116,7 @@ def _hip(gpu: Gpu) -> Device:
     total = max(pools)
     if gpu.integrated and gpu.hip_total:
         total = min(pools, key=lambda size: abs(size - (gpu.hip_total or 0)))
-    shared = gpu.integrated and total == gpu.gtt_total
+    shared = gpu.whole or (gpu.integrated and total == gpu.gtt_total)
     return _device(gpu, "rocm", total, total - pools[total], unified=shared)
 
 
@@ -122,7 +129,13 @@ def _vulkan(gpu: Gpu) -> Device:
 
 
 def _device(gpu: Gpu, backend: str, total: int, free: int, *, unified: bool) -> Device:
-    extra = {"vram_bytes": gpu.vram_total, "gtt_bytes": gpu.gtt_total, "link_speed": gpu.link[0], "link_width": gpu.link[1]}
+    extra = {
+        "vram_bytes": gpu.vram_total,
+        "gtt_bytes": gpu.gtt_total,
+        "link_speed": gpu.link[0],
+        "link_width": gpu.link[1],
+        "processes": [{"kind": "compute", **process._asdict()} for process in gpu.processes],
+    }
     return Device(
         kind="igpu" if gpu.integrated else "gpu",
         backend=backend,
@@ -139,6 +152,8 @@ def _device(gpu: Gpu, backend: str, total: int, free: int, *, unified: bool) -> 
 class _Node(NamedTuple):
     target: str
     bank_bytes: int | None
+    gpu_id: str
+    has_processor: bool
 
 
 def _compute_nodes(files: Mapping[str, str]) -> dict[str, _Node]:
@@ -158,7 +173,8 @@ def _compute_nodes(files: Mapping[str, str]) -> dict[str, _Node]:
             _fields(text) for other, text in files.items() if other.startswith(f"{path.removesuffix('properties')}mem_banks/")
         ]
         sizes = [_int(bank.get("size_in_bytes")) for bank in banks]
-        nodes[pci_id] = _Node(target, max(sizes, default=None))
+        gpu_id = files.get(f"{path.removesuffix('properties')}gpu_id", "")
+        nodes[pci_id] = _Node(target, max(sizes, default=None), gpu_id, _int(fields.get("cpu_cores_count")) > 0)
     return nodes
 
 

@@ -12,6 +12,7 @@ _FILES = (
     "/proc/sys/kernel/osrelease",
     "/proc/device-tree/model",
     "/sys/devices/system/node/online",
+    "/sys/devices/system/node/has_cpu",
 )
 _V2 = ("memory.max", "memory.high", "memory.current", "memory.stat", "cpu.max")
 _V1 = {

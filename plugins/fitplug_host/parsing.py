@@ -32,7 +32,8 @@ def parse(raw: Mapping[str, Any]) -> Host:
         extra["system"] = "wsl"
     if model := files.get("/proc/device-tree/model"):
         extra["model"] = model
-    if (nodes := _n_listed(files.get("/sys/devices/system/node/online", "0"))) > 1:
+    listed = [files.get(f"/sys/devices/system/node/{name}") for name in ("has_cpu", "online")]  # a card can be a node
+    if (nodes := _n_listed(next(filter(None, listed), "0"))) > 1:
         extra["numa_nodes"] = nodes
     return Host(total_bytes=total, available_bytes=available, n_threads=_n_threads(files, raw["n_cpu"]), extra=extra)
 
@@ -47,6 +48,8 @@ def notes(raw: Mapping[str, Any]) -> list[str]:
     if _is_wsl(files):
         seen = format_bytes(host.total_bytes)
         lines.append(f"WSL shows {seen} of Windows's memory; `memory=` in .wslconfig sets how much")
+    if nodes := host.extra.get("numa_nodes"):
+        lines.append(f"{nodes} NUMA nodes: layers on the CPU are read faster with llama.cpp's --numa distribute")
     return lines
 
 

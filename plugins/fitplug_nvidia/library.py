@@ -66,4 +66,7 @@ def _without_library() -> dict[str, Any] | None:
             "the NVIDIA driver is loaded, but libnvidia-ml.so.1 is not here; "
             "a container gets it with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         )
+    events = read_tree(("/sys/class/drm/card*/device/uevent",))
+    if any("PCI_ID=10DE:" in text and "DRIVER=nvidia" not in text for text in events.values()):
+        raise NotFoundError("an NVIDIA card is here, but not NVIDIA's driver: CUDA cannot use it")
     return None

@@ -64,6 +64,7 @@ def _card(index: int) -> dict[str, Any]:
         "pcie_width": _ask("nvmlDeviceGetMaxPcieLinkWidth", handle),
         "virtualization": _ask("nvmlDeviceGetVirtualizationMode", handle),
         "addressing": _ask("nvmlDeviceGetAddressingMode", handle),
+        "numa_node": _ask("nvmlDeviceGetNumaNodeId", handle),
         "processes": _processes(handle),
         **_memory(handle),
     }
@@ -90,7 +91,11 @@ def _slices(parent: Any) -> list[dict[str, Any]]:
         handle = _ask("nvmlDeviceGetMigDeviceHandleByIndex", parent, index)
         if handle is not None:
             name, uuid = _ask("nvmlDeviceGetName", handle), _ask("nvmlDeviceGetUUID", handle)
-            found.append({"name": name or "", "uuid": uuid, **_memory(handle)})
+            instances = {
+                "gpu_instance": _ask("nvmlDeviceGetGpuInstanceId", handle),
+                "compute_instance": _ask("nvmlDeviceGetComputeInstanceId", handle),
+            }
+            found.append({"name": name or "", "uuid": uuid, **instances, **_memory(handle)})
     return found
 
 

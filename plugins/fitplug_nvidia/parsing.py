@@ -102,7 +102,9 @@ def _bandwidth(card: Card) -> int | None:
         return None
     whole = width * clock * 1_000_000 * 2 // 8
     parent = card.get("parent")
-    if parent and parent.get("memory") and card.get("memory"):
+    if parent and not parent.get("memory"):
+        return None  # a container may not ask the whole card: its share is not known here
+    if parent and card.get("memory"):
         part, all_of_it = int(card["memory"]["total"]), int(parent["memory"]["total"])
         return whole * min(part, all_of_it) // max(all_of_it, 1)
     return whole
@@ -116,6 +118,7 @@ def _extra(card: Card) -> dict[str, Any]:
         "reserved_bytes": memory.get("reserved"),
         "virtual": True if card.get("virtualization") == _VGPU else None,
         "slice_of": card["parent"]["name"] if "parent" in card else None,
+        "numa_node": card.get("numa_node") if card.get("memory") and card.get("addressing") == _ATS else None,
         "processes": list(card.get("processes") or ()) or None,
     }
     return {key: value for key, value in extra.items() if value is not None}

@@ -24,13 +24,16 @@ def visible_cards(cards: Sequence[Card], env: Mapping[str, str]) -> Visible:
     ordered = cuda_order(cards, env.get("CUDA_DEVICE_ORDER"))
     if env.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and len({card["name"] for card in cards}) > 1:
         notes.append("unlike cards are taken fastest first, as CUDA does; CUDA_DEVICE_ORDER=PCI_BUS_ID makes it certain")
+    notes += [f"{card['name']} is in MIG mode without a slice: CUDA cannot use it" for card in ordered if _is_uncut(card)]
+    ordered = [card for card in ordered if not _is_uncut(card)]
     chosen: Sequence[Card] = [_whole_or_slice(card) for card in ordered]
     if "CUDA_VISIBLE_DEVICES" in env:
         chosen, problem = _chosen(ordered, env["CUDA_VISIBLE_DEVICES"])
         notes += [problem] if problem else []
         if cards and not chosen:
             notes.append(f"CUDA_VISIBLE_DEVICES={env['CUDA_VISIBLE_DEVICES']} hides every card")
-    return Visible(*_one_slice([card for card in chosen if card], notes))
+    asked = "CUDA_VISIBLE_DEVICES" in env
+    return Visible(*_one_slice([card for card in chosen if card], notes, asked=asked))
 
 
 def cuda_order(cards: Sequence[Card], order: str | None) -> list[Card]:
@@ -41,6 +44,11 @@ def cuda_order(cards: Sequence[Card], order: str | None) -> list[Card]:
     if order == "PCI_BUS_ID":
         return list(cards)
     return sorted(cards, key=lambda card: -(card.get("n_cores") or 0) * (card.get("core_clock_mhz") or 0))
+
+
+def _is_uncut(card: Card) -> bool:
+    """In MIG mode, but nobody made instances: the MIG user guide has such a card unusable."""
+    return "mig" in card and not card["mig"]
 
 
 def _chosen(cards: Sequence[Card], text: str) -> tuple[list[Card], str | None]:
@@ -66,7 +74,9 @@ def _named(cards: Sequence[Card], word: str) -> Card | None:
 
 
 def _has_uuid(card: Card, word: str) -> bool:
-    """A UUID may be cut as long as it stays unique."""
+    """A UUID may be cut as long as it stays unique. Drivers before 470 name a slice MIG-GPU-…/instance/compute instance."""
+    if word.startswith("MIG-GPU-") and "parent" in card:
+        return word == f"MIG-{card['parent'].get('uuid')}/{card.get('gpu_instance')}/{card.get('compute_instance')}"
     return word.startswith(("GPU-", "MIG-")) and len(word) > 4 and (card.get("uuid") or "").startswith(word)
 
 
@@ -76,15 +86,15 @@ def _whole_or_slice(card: Card) -> Card:
 
 
 def _slice(card: Card, part: Card) -> Card:
-    return {**card, "mig": (), "processes": (), **part, "parent": card}
+    return {**{key: value for key, value in card.items() if key != "mig"}, "processes": (), **part, "parent": card}
 
 
-def _one_slice(cards: Sequence[Card], notes: list[str]) -> tuple[tuple[Card, ...], tuple[str, ...]]:
+def _one_slice(cards: Sequence[Card], notes: list[str], *, asked: bool) -> tuple[tuple[Card, ...], tuple[str, ...]]:
     """A CUDA process sees one MIG slice; where whole cards are visible too, they are taken."""
     slices = [card for card in cards if "parent" in card]
     kept = [card for card in cards if "parent" not in card] or slices[:1]
     n_slices = sum(len(card["parent"]["mig"]) for card in slices)
-    if n_slices > 1:
+    if n_slices > 1 and (len(slices) > 1 or not asked):
         notes.append(
             f"of {n_slices} MIG slices one process sees one; CUDA_VISIBLE_DEVICES=MIG-… chooses it"
         )  # fmt: skip

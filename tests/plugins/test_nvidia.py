@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fitplug.errors import NotFoundError
+from fitplug_nvidia import library as nvml_library
 from fitplug_nvidia import notes, parse
 from fitplug_nvidia.parsing import host_memory
 from fitplug_nvidia.visible import cuda_order, visible_cards
@@ -326,3 +328,33 @@ def test_a_jetson_without_nvml_is_known_by_its_device_tree():
     (device,) = parse({"cards": [], "files": files})
     assert (device.kind, device.compute_capability, device.unified) == ("igpu", "8.7", True)
     assert device.total_bytes == 64349964 * 1024
+
+
+def slices(**more):
+    part = {"name": "MIG 3g.20gb", "uuid": "MIG-b", "gpu_instance": 2, "compute_instance": 0, **more}
+    return {"index": 0, "name": "A100", "uuid": "GPU-a1", "mig": [part | {"uuid": "MIG-a", "gpu_instance": 1}, part]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen"), [("MIG-GPU-a1/2/0", ["MIG-b"]), ("MIG-GPU-a1/1/0", ["MIG-a"]), ("MIG-GPU-a1/3/0", []), ("MIG-GPU-", [])]
+)
+def test_slices_have_an_older_name_too(asked, seen):
+    """MIG-GPU-UUID/GPU instance/compute instance, of drivers before 470."""
+    shown = visible_cards([slices()], {"CUDA_VISIBLE_DEVICES": asked})
+    assert [card["uuid"] for card in shown.cards] == seen
+
+
+def test_a_card_in_mig_mode_without_slices_is_no_device_and_counts_for_no_index():
+    cards = [{**slices(), "mig": []}, {"index": 1, "name": "whole", "uuid": "GPU-a2"}]
+    shown = visible_cards(cards, {"CUDA_VISIBLE_DEVICES": "0"})
+    assert [card["name"] for card in shown.cards] == ["whole"]
+    assert any("MIG mode without a slice" in note for note in shown.notes)
+
+
+def test_a_card_with_another_driver_is_said(monkeypatch):
+    event = "DRIVER=nouveau\nPCI_CLASS=30000\nPCI_ID=10DE:2503\nPCI_SLOT_NAME=0000:01:00.0"
+    files = {"/sys/class/drm/card*/device/uevent": {"/sys/class/drm/card0/device/uevent": event}}
+    monkeypatch.setattr(nvml_library, "read_tree", lambda patterns: files.get(patterns[0], {}))
+    monkeypatch.setattr(nvml_library, "_candidates", lambda: ())
+    with pytest.raises(NotFoundError, match="not NVIDIA's driver"):
+        nvml_library.collect()

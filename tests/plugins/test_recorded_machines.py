@@ -71,6 +71,33 @@ EXPECTED = {
     "windows-rx-6600": [("gpu", "vulkan", "AMD Radeon RX 6600", 8573157376, 7_400_000_000, None, False)],
     "snapdragon-x-elite": [("igpu", "vulkan", "Adreno X1-85", 24 * GIB, 20 * GIB, None, True)],
     "raspberry-pi-5-8gb": [],
+    "desktop-rtx-5090": [("gpu", "cuda", "NVIDIA GeForce RTX 5090", 32607 * MIB, 30100 * MIB, "12.0", False)],
+    "jetson-orin-nx-16gb": [("igpu", "cuda", "Orin (nvgpu)", 16_078_000 * 1024, 13_500_000 * 1024, "8.7", True)],
+    "jetson-agx-thor-128gb": [("igpu", "cuda", "NVIDIA Thor", 128_700_000 * 1024, 18000 * 2048 * 1024, "11.0", True)],
+    "server-gh200": [("gpu", "cuda", "NVIDIA GH200 480GB", 97871 * MIB, 96900 * MIB, "9.0", False)],
+    "server-gb200-2-gpus": [("gpu", "cuda", "NVIDIA GB200", 189471 * MIB, 188300 * MIB, "10.0", False)] * 2,
+    "vgpu-l40s-12q": [("gpu", "cuda", "NVIDIA L40S-12Q", 12288 * MIB, 11350 * MIB, "8.9", False)],
+    "container-h100-mig-by-uuid": [("gpu", "cuda", "NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9984 * MIB, 9970 * MIB, "9.0", False)],
+    "server-h100-mig-without-slices": [("gpu", "cuda", "NVIDIA H100 PCIe", 81559 * MIB, 81000 * MIB, "9.0", False)],
+    "wsl-3090-and-3060": [
+        ("gpu", "cuda", "NVIDIA GeForce RTX 3090", 24576 * MIB, 23300 * MIB, "8.6", False),
+        ("gpu", "cuda", "NVIDIA GeForce RTX 3060", 12288 * MIB, 11000 * MIB, "8.6", False),
+    ],
+    "windows-laptop-4060-and-iris": [
+        ("gpu", "cuda", "NVIDIA GeForce RTX 4060 Laptop GPU", 8188 * MIB, 7800 * MIB, "8.9", False)
+    ],
+    "laptop-iris-xe-16gb": [
+        ("igpu", "vulkan", "Intel(R) Iris(R) Xe Graphics", 16_100_000 * 768, 9_000_000 * 1024 * 9 // 10, None, True)
+    ],
+    "server-4x-mi300a": [("igpu", "rocm", "AMD Instinct MI300A", 128 * GIB, 125 * GIB, "gfx942", True)] * 4,
+    "laptop-rx-7600m-xt-and-780m": [
+        ("gpu", "rocm", "AMD Radeon RX 7600M XT", 8573157376, 8573157376 - 2200 * MIB, "gfx1102", False)
+    ],
+    "mac-studio-m2-ultra-192gb": [("gpu", "metal", "Apple M2 Ultra", 180 * GIB, 180 * GIB, None, True)],
+    "asahi-macbook-air-m2-16gb": [("igpu", "vulkan", "Apple M2 (G14G B0)", 15_900_000 * 512, 7 * GIB, None, True)],
+    "orange-pi-5-16gb": [("igpu", "vulkan", "Mali-G610 MC4", 16_200_000 * 768, 16_200_000 * 768, None, True)],
+    "container-cgroup-v1": [],
+    "server-2x-epyc-9654": [],
 }
 
 
@@ -80,6 +107,15 @@ def test_a_recorded_machine_is_what_llama_cpp_would_see(name):
         (d.kind, d.backend, d.name, d.total_bytes, d.free_bytes, d.compute_capability, d.unified) for d in machine(name).devices
     ]
     assert found == EXPECTED[name]
+
+
+def test_a_slice_that_was_chosen_needs_no_advice():
+    assert not any("one process sees one" in note for note in machine("container-h100-mig-by-uuid").notes)
+
+
+def test_what_collecting_said_is_kept_in_a_recording():
+    recorded = {"raw": raw("raspberry-pi-5-8gb"), "notes": ["nvidia: no answer within 2 s"]}
+    assert "nvidia: no answer within 2 s" in machine_from_file(json.dumps(recorded), DETECTORS).notes
 
 
 def test_several_cards_are_several_devices():
@@ -108,9 +144,31 @@ def test_a_container_leaves_its_limit():
     assert (host.total_bytes, host.available_bytes, host.n_threads) == (8 * GIB, 7 * GIB, 2)
 
 
+def test_an_older_container_leaves_its_limit_too():
+    host = machine("container-cgroup-v1").host
+    assert (host.total_bytes, host.available_bytes, host.n_threads) == (6 * GIB, 4 * GIB, 2)
+
+
+def test_memory_of_cards_that_are_nodes_is_not_the_hosts_as_well():
+    """Linux counts a GH200's HBM in MemTotal, on a node without processors."""
+    assert machine("server-gh200").host.total_bytes == 502_000_000 * 1024
+    assert machine("server-gb200-2-gpus").host.total_bytes == 490_000_000 * 1024
+    assert "numa_nodes" not in machine("server-gh200").host.extra  # one node has processors
+    assert machine("server-2x-epyc-9654").host.extra["numa_nodes"] == 8
+
+
+def test_who_uses_a_card_is_known_where_its_driver_says():
+    held = {p["name"]: p["used"] for p in machine("desktop-rtx-5090").devices[0].extra["processes"]}
+    assert held["/usr/lib/firefox/firefox"] == 905 * MIB
+    (process,) = machine("laptop-rx-7600m-xt-and-780m").devices[0].extra["processes"]
+    assert (process["pid"], process["name"], process["used"]) == (4711, "python3", 1900 * MIB)
+
+
 @pytest.mark.parametrize(
     ("name", "bandwidth"),
     [
+        ("container-h100-mig-by-uuid", 408), ("server-gh200", 4022), ("vgpu-l40s-12q", 864), ("laptop-iris-xe-16gb", 68),
+        ("jetson-orin-nx-16gb", 102), ("jetson-agx-thor-128gb", 273), ("server-4x-mi300a", 5300),
         ("desktop-rtx-4090", 1008), ("server-8x-h100", 3352), ("desktop-rx-7900-xtx", 960), ("server-2x-mi300x", 5300),
         ("strix-halo-128gb", 256), ("macbook-m3-max-64gb", 409), ("desktop-arc-b580-and-igpu", 456), ("dgx-spark", 273),
     ],
@@ -131,6 +189,10 @@ def test_the_memorys_speed_is_the_drivers_or_the_catalogues(name, bandwidth):
         ("laptop-5900hs-without-rocm", "Vulkan"),
         ("desktop-arc-a770", "not known"),
         ("macbook-m3-max-64gb", "iogpu.wired_limit_mb"),
+        ("server-h100-mig-without-slices", "in MIG mode without a slice"),
+        ("vgpu-l40s-12q", "virtual GPU"),
+        ("server-2x-epyc-9654", "--numa distribute"),
+        ("orange-pi-5-16gb", "does not say what is free"),
     ],
 )
 def test_what_a_user_should_know_is_said(name, said):

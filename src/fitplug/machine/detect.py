@@ -64,7 +64,18 @@ def compose(detectors: Iterable[Detector], raw: Mapping[str, Any], *, notes: Seq
         host, note = assumed_host(devices)
         notes.append(note)
     taken, unused = take_devices(_with_speed(device) for device in devices)
+    host = _without_cards(host, devices)
     return Machine(devices=taken, unused=unused, host=host, notes=tuple(notes))
+
+
+def _without_cards(host: Host, devices: Iterable[Device]) -> Host:
+    """Cards whose memory the system lists as a NUMA node of its own (GH200, GB200) are counted in the host's memory too."""
+    nodes = [device for device in devices if device.extra.get("numa_node") is not None and not device.unified]
+    if not nodes:
+        return host
+    total = max(0, host.total_bytes - sum(device.total_bytes for device in nodes))
+    available = host.available_bytes - sum(device.free_bytes for device in nodes)
+    return replace(host, total_bytes=total, available_bytes=min(total, max(0, available)))
 
 
 def _with_speed(device: Device) -> Device:
@@ -77,7 +88,10 @@ def _with_speed(device: Device) -> Device:
     if card is None or card.bandwidth is None:
         return device
     extra = {**device.extra, "bandwidth_basis": f"catalogue: {card.name}"}
-    return replace(device, memory_bandwidth=card.bandwidth // card.n_gpus, extra=extra)
+    bandwidth = card.bandwidth // card.n_gpus
+    if "slice_of" in device.extra and card.gib:  # the share of the bus that it has of the memory
+        bandwidth = bandwidth * min(device.total_bytes, card.gib << 30) // (card.gib << 30)
+    return replace(device, memory_bandwidth=bandwidth, extra=extra)
 
 
 def machine_from_file(text: str | bytes, detectors: Iterable[Detector]) -> Machine:
@@ -91,7 +105,8 @@ def machine_from_file(text: str | bytes, detectors: Iterable[Detector]) -> Machi
     data = json_from_text(text)
     if isinstance(data, Mapping) and "devices" not in data and isinstance(data.get("raw"), Mapping):
         try:
-            stated = machine_to_json(compose(detectors, data["raw"]))
+            said = data.get("notes") or ()
+            stated = machine_to_json(compose(detectors, data["raw"], notes=said if isinstance(said, list) else ()))
         except Exception as error:  # what a file makes a detector hand in can be anything
             raise UnreadableError(f"not a recording: {type(error).__name__}: {error}".replace("\n", " ")[:200]) from error
         return machine_from_json(stated)  # checked like any other: it came from outside

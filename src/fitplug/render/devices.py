@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fitplug.machine.records import Device, Machine
+from fitplug.render.device_facts import facts
 from fitplug.render.page import Bar, Bars, Block, Line, Points, Share, Table, write
 from fitplug.render.text import one_line, shortened
 from fitplug.units import format_bytes
@@ -29,6 +30,7 @@ def page(machine: Machine) -> Sequence[Block]:
     if machine.unused:
         left = [f"{one_line(device.name or device.backend)} ({device.backend})" for device in machine.unused]
         blocks.append(Points("seen, and not used by llama.cpp unless asked", left))
+    blocks += facts(machine)
     if machine.notes:
         blocks.append(Points("notes", list(map(one_line, machine.notes))))
     return blocks
