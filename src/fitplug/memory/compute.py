@@ -18,7 +18,7 @@ from fitplug.memory.graph.architectures import builder
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.devices import cpu_backend, device_backends
-from fitplug.memory.graph.layers import ONE_OF_EACH, SHORT, Blocks, Cut, unproven
+from fitplug.memory.graph.layers import Blocks
 from fitplug.memory.graph.params import GraphParams, Halves, copy_name
 from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.reuse import Layouts, Schedules
@@ -55,8 +55,6 @@ class ComputeEstimator:
         self._weights: tuple[object, Mapping[str, Buffer]] | None = None
         self._flash_attn: dict[object, bool] = {}
         self._fused: dict[object, dict[str, bool]] = {}
-        self._cuts: dict[bool, Cut] = {}
-        """What proved itself so far, for long and short batches."""
         self._layouts = Layouts(self.draw)
 
     @property
@@ -137,7 +135,7 @@ class ComputeEstimator:
         """
         if params.copies_weights:
             return False
-        total = self._layouts.measured(self._layouts.sample(params), ONE_OF_EACH, _schedules(placement, settings)).total()
+        total = self._layouts.one_of_each(self._layouts.sample(params), _schedules(placement, settings))
         return all(n <= size for n, size in zip(total, sizes, strict=True))
 
     def flash_attn_stays_on(
@@ -202,19 +200,12 @@ class ComputeEstimator:
         return found
 
     def reserve(self, params: GraphParams, placement: Placement, settings: Settings) -> list[int]:
-        """One graph, laid out; in full if the shortened one does not prove itself."""
+        """One graph, laid out."""
         how = _schedules(placement, settings)
         if not self.shorten:
             scheduled = Scheduler(params.backends, **how._asdict()).schedule(self.draw(params).gf)
             return GraphAllocator(params.backends).reserve(scheduled)
-        sample = self._layouts.sample(params)
-        cut = self._cuts.get(params.copies_weights, SHORT)
-        while True:
-            laid_out = self._layouts.measured(sample, cut, how).run()
-            unknown = unproven(laid_out.states, cut)
-            if not unknown:
-                return laid_out.sizes
-            cut = self._cuts[params.copies_weights] = cut.longer(unknown)
+        return self._layouts.reserve(self._layouts.sample(params), how)
 
     def draw(self, params: GraphParams) -> GraphContext:
         """The architecture's graph.

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fitplug.memory.graph.layers import ATTEMPTS, LEFT_OUT, ONE_OF_EACH, SAMPLE, SHORT, Cut, Run, shortened, unproven
+from fitplug.memory.graph.layers import ATTEMPTS, ONE_OF_EACH, SAMPLE, SHORT, Cut, Run, shortened
 
 cuts = st.builds(
     Cut,
@@ -25,25 +25,26 @@ def test_kept_layers_are_in_order_and_hold_every_kind(classes, cut):
 
 @given(patterns, st.integers(1, 60), st.sampled_from(ATTEMPTS))
 def test_whole_repetitions_are_left_out(pattern, n, kept):
-    """As many as the cycles that are accepted divide."""
+    """And marked as many as are built; the run says how many are not."""
     classes = pattern * n
     layers = list(shortened(classes, Cut(kept)))
     left_out, rest = divmod(len(classes) - len(layers), len(pattern))
+    runs = [run for _, run in layers if run is not None]
 
     assert rest == 0
-    assert left_out % LEFT_OUT.get(kept, 1) == 0
     assert [classes[il] for il, _ in layers] == pattern * (n - left_out)
-    assert sum(run is not None for _, run in layers) == (n - left_out if left_out else 0)
+    assert len(runs) == (kept if left_out else 0)
+    assert set(runs) == ({Run(0, tuple(pattern), left_out)} if left_out else set())
 
 
 def test_a_dense_model_is_cut_to_a_handful():
     """79 equal layers and the last."""
     classes = ["a"] * 79 + ["last"]
 
-    run = Run(0, ("a",))
+    run = Run(0, ("a",), 75)
 
-    assert list(shortened(classes, SHORT)) == [(0, run), (1, run), (2, run), (79, None)]
-    assert [il for il, _ in shortened(classes, Cut(4))] == [0, 1, 2, 3, 4, 79]
+    assert list(shortened(classes, SHORT)) == [(0, run), (1, run), (2, run), (3, run), (79, None)]
+    assert [il for il, _ in shortened(classes, Cut(5))] == [0, 1, 2, 3, 4, 79]
 
 
 def test_a_window_pattern_is_cut_as_a_whole():
@@ -51,7 +52,7 @@ def test_a_window_pattern_is_cut_as_a_whole():
     classes = [("full" if il % 6 == 5 else "windowed") for il in range(61)] + ["last"]
     layers = [il for il, _ in shortened(classes, SHORT)]
 
-    assert len(layers) == 3 * 6 + 2
+    assert len(layers) == 4 * 6 + 2
     assert layers[-2:] == [60, 61]
 
 
@@ -61,28 +62,12 @@ def test_one_of_each_kind():
     assert [il for il, _ in shortened([*"aabab", "last"], SAMPLE)] == [0, 2, 5]
 
 
-def test_a_run_that_is_not_proven_is_kept_longer():
+def test_a_run_that_needs_more_is_kept_longer():
     """Wherever its pattern comes; the others stay as short as they were."""
     classes = ["a"] * 30 + ["b"] * 30
-    a, b = Run(0, ("a",)), Run(30, ("b",))
+    a, b = Run(0, ("a",), 26), Run(30, ("b",), 26)
     cut = SHORT.longer([b])
 
-    assert [il for il, _ in shortened(classes, cut)] == [0, 1, 2, 30, 31, 32, 33]
-    assert [il for il, _ in shortened(classes[::-1], cut)] == [0, 1, 2, 3, 30, 31, 32]
-    assert [il for il, _ in shortened(classes, cut.longer([b, a]))] == [*range(4), *range(30, 42)]
-    assert len(list(shortened(classes, cut.longer([b]).longer([b])))) == 3 + 30
-
-
-def test_a_state_that_came_before_is_a_proof():
-    """Every run needs one; cycles must divide what was left out."""
-    run, other = Run(0, ("a",)), Run(7, ("a",))
-
-    assert not unproven([], SHORT)
-    assert not unproven([(run, c) for c in "xaa"], SHORT)
-    assert unproven([(run, c) for c in "xab"], SHORT) == [run]
-    assert unproven([(run, c) for c in "aba"], SHORT) == [run]
-    assert not unproven([(run, c) for c in "xaba"], Cut(4))
-    assert unproven([(run, c) for c in "abca"], Cut(4)) == [run]
-    assert not unproven([(run, c) for c in "xyabcabca"], Cut(9))
-    assert unproven([(run, c) for c in "xabcdabcda"], Cut(9)) == [run]
-    assert unproven([(run, "a"), (run, "a"), (other, "a"), (other, "b")], SHORT) == [other]
+    assert [il for il, _ in shortened(classes, cut)] == [*range(4), *range(30, 35)]
+    assert [il for il, _ in shortened(classes[::-1], cut)] == [*range(5), *range(30, 34)]
+    assert [il for il, _ in shortened(classes, cut.longer([b, a]))] == [*range(5), *range(30, 60)]

@@ -233,10 +233,10 @@ class GraphBase:
     # The loop over the layers
 
     def layers(self, key: Callable[[int], Hashable] | None = None, n_layer: int | None = None) -> Iterator[int]:
-        """`for il in range(n_layer)`, without repetitions that cannot change the result.
+        """`for il in range(n_layer)`, without repetitions that go on as others do (layers.py).
 
         A graph whose layers differ by anything besides their tensors and `hparams(il)` says so with `key`: layers with equal
-        keys are equal. Whether the shortened graph decides was proven by the allocator (layers.py), else all layers are built.
+        keys are equal.
         """
         tapped = self.taps.inputs
         if tapped:

@@ -1,9 +1,9 @@
-"""Which layers of a model must be built: those after which nothing new can happen.
+"""Which layers of a model must be built: those that show how runs of equal layers go on.
 
-Layers that are equal in everything that sizes depend on lay out the same tensors in the same order. Once the allocator
-stands, at the start of a repetition, exactly where it stood at the start of an earlier one, all further repetitions only
-repeat: leaving some out changes no high-water mark. So a run of repetitions is cut to a few, and `unproven` says of
-which runs the state did not repeat.
+Layers that are equal in everything that sizes depend on make the same tensors in the same order. Of the repetitions of a
+pattern of layers the first may differ, since inputs are copied in, and the last, since something else follows; in between
+each asks the same of memory. So four or five are built, the two before the last are compared (loops.py), and the program of
+the graph runs the second of these as often as were left out (program.py).
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -18,14 +18,11 @@ if TYPE_CHECKING:
     from fitplug.memory.graph.params import GraphParams
     from fitplug.memory.graph.tensor import Buffer
 
-ATTEMPTS = (3, 4, 9, 0)
-"""Repetitions kept of a run, at least, until the state repeats; 0 keeps them all.
+ATTEMPTS = (4, 5, 0)
+"""Repetitions that are built of a run: one or two at the start, two in the middle, and the last; 0: all.
 
-The first ones mostly differ, since inputs are copied in and the residual finds its place; then it stays there, or two or
-three places for it take turns.
+What a repetition computes last is part of the next one's graph, so the second may be as special as the first.
 """
-LEFT_OUT = {3: 1, 4: 2, 9: 6}
-"""What the number of repetitions that are left out is a multiple of: every cycle of states that is accepted."""
 PARTS = frozenset(("weight", "bias", "scale", "input_scale"))
 LONGEST_NUMBER = 6
 LONGEST = 12
@@ -126,12 +123,14 @@ def layer_classes(params: "GraphParams", n_layer: int, key: Callable[[int], Hash
 
 
 class Run(NamedTuple):
-    """Repetitions of a pattern of layers."""
+    """Repetitions of a pattern of layers, of which only some are built."""
 
     start: int
     """Its first layer."""
     pattern: tuple[Hashable, ...]
     """The classes of its layers."""
+    left_out: int
+    """How many repetitions are not built, after the last but one."""
 
 
 def _adapted(params: "GraphParams", il: int) -> Hashable:
@@ -149,19 +148,19 @@ class Cut(NamedTuple):
     """How much of the repetitions to build."""
 
     kept: int = 0
-    """Repetitions of each run: one of `ATTEMPTS`, or 1 for one layer of each class, which only bounds."""
+    """Repetitions of each run: one of `ATTEMPTS`; or 1 for one layer of each class, which is no graph of the model's."""
     more: Mapping[Hashable, int] = MappingProxyType({})
     """The same for runs that need more, by their patterns."""
     by_shape: bool = False
     """With one of each: layers of one shape count as equal, whatever lies where."""
 
-    def of(self, run: Run) -> int:
+    def of(self, pattern: tuple[Hashable, ...]) -> int:
         """What is kept of a run."""
-        return self.more.get(run.pattern, self.kept) if self.more else self.kept
+        return self.more.get(pattern, self.kept) if self.more else self.kept
 
     def longer(self, runs: Iterable[Run]) -> "Cut":
         """The next attempt: more of these runs."""
-        attempts: dict[Hashable, int] = {run.pattern: ATTEMPTS[ATTEMPTS.index(self.of(run)) + 1] for run in runs}
+        attempts: dict[Hashable, int] = {run.pattern: ATTEMPTS[ATTEMPTS.index(self.of(run.pattern)) + 1] for run in runs}
         return self._replace(more={**self.more, **attempts})
 
 
@@ -172,7 +171,7 @@ SAMPLE = Cut(1, by_shape=True)
 
 
 def shortened(classes: Sequence[Hashable], cut: Cut) -> Iterator[tuple[int, Run | None]]:
-    """The layers to build: (number, run), where `run` is given for the first layer of each repetition that run was cut to."""
+    """The layers to build: (number, run), where `run` is given for the first layer of each repetition of a run that is cut."""
     if cut == WHOLE:
         yield from ((il, None) for il in range(len(classes)))
         return
@@ -183,10 +182,10 @@ def shortened(classes: Sequence[Hashable], cut: Cut) -> Iterator[tuple[int, Run 
     il, n = 0, len(kinds)
     while il < n:
         period, repetitions = _longest_run(kinds, il)
-        run = Run(il, tuple(classes[il : il + period]))
-        keep = cut.of(run)
-        kept = keep + (repetitions - keep) % LEFT_OUT[keep] if keep else repetitions
-        if kept < repetitions:
+        pattern = tuple(classes[il : il + period])
+        kept = cut.of(pattern)
+        if 0 < kept < repetitions:
+            run = Run(il, pattern, repetitions - kept)
             yield from ((il + i, None if i % period else run) for i in range(kept * period))
         else:
             yield from ((il + i, None) for i in range(repetitions * period))
@@ -201,18 +200,6 @@ def _longest_run(kinds: Sequence[int], start: int) -> tuple[int, int]:
         while end < n and kinds[end] == kinds[end - period]:
             end += 1
         repetitions = (end - start) // period
-        if repetitions > keep and (repetitions - keep) * period > (best[1] - keep) * best[0]:
+        if (repetitions - keep) * period > max(0, best[1] - keep) * best[0]:
             best = (period, repetitions)
     return best
-
-
-def unproven(states: Sequence[tuple[Run, Hashable]], cut: Cut) -> list[Run]:
-    """The runs whose last state was not there before, so many repetitions earlier as divide the number left out."""
-    runs: dict[Run, list[Hashable]] = {}
-    for run, state in states:
-        runs.setdefault(run, []).append(state)
-    return [run for run, found in runs.items() if not _repeats(found, LEFT_OUT[cut.of(run)])]
-
-
-def _repeats(found: Sequence[Hashable], multiple: int) -> bool:
-    return any(found[-1] == found[-1 - n] for n in range(1, min(multiple, len(found) - 1) + 1) if multiple % n == 0)

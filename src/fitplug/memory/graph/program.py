@@ -4,8 +4,8 @@ Which tensors get memory of their own, which take a source's, and when it is fre
 follows from its size too. So the steps are worked out once (`GraphAllocator.program`) and run with any sizes (`Program.run`).
 """
 
-from collections.abc import Hashable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from fitplug.memory.graph.allocator import DynAllocator
 from fitplug.memory.graph.backends import Backend
@@ -18,8 +18,10 @@ INPLACE = frozenset((
     "UNARY", "ROPE", "ROPE_BACK", "SILU_BACK", "RMS_NORM", "RMS_NORM_BACK", "CLAMP", "SOFT_MAX", "SOFT_MAX_BACK",
 ))  # fmt: skip
 """Operations whose result may take a source's memory (ggml_op_can_inplace)."""
-TAKE, FREE, SHRINK, MARK = range(4)
+TAKE, FREE, SHRINK = range(3)
 """Kinds of steps."""
+Step: TypeAlias = tuple[int, int, int]
+"""(TAKE, block, demand), (FREE, block, 0) or (SHRINK, block, demand)."""
 
 
 class Mark(NamedTuple):
@@ -28,23 +30,32 @@ class Mark(NamedTuple):
     run: Run
     lasting: int
     """Copies that were asked for before it."""
-    living: Sequence[tuple[int, int]]
-    """(place after the last mark, block) of the nodes since then that are not free yet.
-
-    The free blocks alone do not tell which of two tensors lies where, and so which of them goes first."""
+    step: int
+    block: int
 
 
-class LaidOut(NamedTuple):
-    """A program that was run."""
+class Loop(NamedTuple):
+    """A run of layers: the last but one of the repetitions that are built, which those that are left out repeat."""
 
-    sizes: list[int]
-    """Bytes of each backend's buffer."""
-    states: list[tuple[Run, Hashable]]
-    """(run, copies that stay, what the repetition before left and where, free blocks of all buffers) at the marks."""
+    start: int
+    end: int
+    """Its steps."""
+    before: int
+    own: int
+    after: int
+    """The first block of the repetition before it, its own, and of the next."""
+    living: Sequence[int]
+    """Blocks of its own that the next one finds."""
+    leafs: range
+    """Blocks of leafs that it alone uses; they are taken before all else."""
 
 
 class Program:
-    """The steps of one graph."""
+    """The steps of one graph.
+
+    What is left out of a run is run all the same, on what the repetition before has left, until the memory is as it was
+    before: then it goes through the same states again, so those are skipped.
+    """
 
     def __init__(self, backends: Sequence[Backend]) -> None:
         self.backends = backends
@@ -52,9 +63,11 @@ class Program:
         """The backend in whose buffer it lies, of every tensor that needs memory, its own or a source's."""
         self.blocks: list[int] = []
         """The backend of each block of memory."""
-        self.steps: list[tuple[int, int, int]] = []
-        """(TAKE, block, demand), (FREE, block, 0), (SHRINK, block, demand) or (MARK, number, 0)."""
+        self.steps: list[Step] = []
+        self.n_leafs = 0
+        """How many steps come before all nodes: each takes the next block."""
         self.marks: list[Mark] = []
+        self.loops: list[Loop] = []
 
     def total(self, sizes: Sequence[int]) -> list[int]:
         """Bytes per backend if nothing were ever freed or shared."""
@@ -63,28 +76,88 @@ class Program:
             total[backend] += n
         return total
 
-    def run(self, sizes: Sequence[int]) -> LaidOut:
-        """Lay the tensors out (ggml_gallocr_reserve_n_size)."""
-        allocators = [DynAllocator(backend.alignment, backend.max_size) for backend in self.backends]
-        states: list[tuple[Run, Hashable]] = []
-        own = [allocators[backend] for backend in self.blocks]
-        addresses, lengths = [0] * len(own), [0] * len(own)
-        for kind, block, n in self.steps:
+    def run(self, sizes: Sequence[int], left_out: Sequence[int] = ()) -> list[int]:
+        """Bytes of each backend's buffer (ggml_gallocr_reserve_n_size); `left_out` are the repetitions of each loop."""
+        memory = Memory(self, sizes)
+        at = 0
+        leafs: list[list[int]] = []
+        for loop, n in zip(self.loops, left_out, strict=True):
+            if loop.leafs:
+                memory.do(self.steps[at : loop.leafs.stop])
+                at = loop.leafs.stop
+            leafs.append(memory.more_leafs(loop, n))
+        for loop, n, addresses in zip(self.loops, left_out, leafs, strict=True):
+            memory.do(self.steps[at : loop.end])
+            memory.repeat(loop, self.steps[loop.start : loop.end], n, addresses)
+            at = loop.end
+        memory.do(self.steps[at:])
+        return [allocator.max_size for allocator in memory.allocators]
+
+
+class Memory:
+    """All buffers while a program runs."""
+
+    def __init__(self, program: Program, sizes: Sequence[int]) -> None:
+        self.allocators = [DynAllocator(backend.alignment, backend.max_size) for backend in program.backends]
+        self._sizes = sizes
+        self._own = [self.allocators[backend] for backend in program.blocks]
+        self._addresses, self._lengths = [0] * len(self._own), [0] * len(self._own)
+        self._taken = [sizes[n] for _, _, n in program.steps[: program.n_leafs]]
+        """Bytes of the leafs before any were given back."""
+
+    def do(self, steps: Sequence[Step]) -> None:
+        """Some steps."""
+        sizes, own, addresses, lengths = self._sizes, self._own, self._addresses, self._lengths
+        for kind, block, n in steps:
             if kind == TAKE:
                 size = lengths[block] = sizes[n]
                 addresses[block] = own[block].alloc(size)
             elif kind == FREE:
                 own[block].free(addresses[block], lengths[block])
-            elif kind == SHRINK:
+            else:
                 rest = lengths[block] - sizes[n]
                 lengths[block] = sizes[n]
                 if rest > 0:
                     own[block].free(addresses[block] + sizes[n], rest)
+
+    def more_leafs(self, loop: Loop, n: int) -> list[int]:
+        """Where the leafs of the `n` repetitions that are left out lie."""
+        return [self._own[block].alloc(self._lengths[block]) for _ in range(n) for block in loop.leafs]
+
+    def repeat(self, loop: Loop, steps: Sequence[Step], n: int, leafs: Sequence[int]) -> None:
+        """The steps of a loop `n` times more: each time its own blocks are those of the repetition before."""
+        if loop.leafs:
+            self._repeat_with(loop, steps, leafs)
+            return
+        addresses, lengths = self._addresses, self._lengths
+        seen: dict[Hashable, int] = {}
+        done = 0
+        while done < n:
+            state = (
+                tuple([(addresses[block], lengths[block]) for block in loop.living]),
+                *[allocator.state() for allocator in self.allocators],
+            )
+            if state in seen:
+                done += (n - done) // (done - seen[state]) * (done - seen[state])
+                seen.clear()
             else:
-                run, lasting, living = self.marks[block]
-                left = tuple([(place, addresses[b], lengths[b]) for place, b in living])
-                states.append((run, (lasting, left, *[allocator.state() for allocator in allocators])))
-        return LaidOut([allocator.max_size for allocator in allocators], states)
+                seen[state] = done
+            if done < n:
+                self._again(loop, steps)
+                done += 1
+
+    def _repeat_with(self, loop: Loop, steps: Sequence[Step], leafs: Sequence[int]) -> None:
+        """No two of the states are equal, since the later ones have fewer leafs to come."""
+        start, stop, width = loop.leafs.start, loop.leafs.stop, len(loop.leafs)
+        for i in range(0, len(leafs), width):
+            self._addresses[start:stop] = leafs[i : i + width]
+            self._lengths[start:stop] = self._taken[start:stop]
+            self._again(loop, steps)
+
+    def _again(self, loop: Loop, steps: Sequence[Step]) -> None:
+        for values in (self._addresses, self._lengths):
+            values[loop.before : loop.own] = values[loop.own : loop.after]
+        self.do(steps)
 
 
 def size_in(backend: Backend, t: Tensor) -> int:
@@ -105,13 +178,14 @@ class GraphAllocator:
         nodes, ids = schedule.nodes, schedule.node_backends
         for leaf, backend in zip(schedule.leafs, schedule.leaf_backends, strict=True):
             self._allocate(leaf, backend)
+        self._made.n_leafs = len(self._made.steps)
         self._count(nodes, ids)
         self._walk(nodes, ids, schedule.marks)
         return self._made
 
     def reserve(self, schedule: Schedule) -> list[int]:
         """Bytes of each backend's buffer."""
-        return self.program(schedule).run(self.sizes()).sizes
+        return self.program(schedule).run(self.sizes())
 
     def sizes(self) -> list[int]:
         """Bytes of each demand of the program."""
@@ -133,11 +207,10 @@ class GraphAllocator:
     def _walk(self, nodes: list[Tensor], ids: list[int], marks: Sequence[tuple[int, Run, int]]) -> None:
         """Allocate in order, free what nobody reads any more. Leafs are allocated already, so every source is."""
         marked = {i: (run, lasting) for i, run, lasting in marks}
-        start = 0
+        made = self._made
         for i, (node, backend) in enumerate(zip(nodes, ids, strict=True)):
             if i in marked:
-                self._mark(*marked[i], tuple(_living(nodes, start, i)))
-                start = i
+                made.marks.append(Mark(*marked[i], len(made.steps), len(made.blocks)))
             if not node.allocated and node.view_src is None:
                 self._allocate(node, backend)
             for src in node.src:
@@ -145,11 +218,6 @@ class GraphAllocator:
                     src.n_children -= 1
                     if src.n_children == 0 and src.n_views == 0 and src.buffer is None:
                         self._release(src)
-
-    def _mark(self, run: Run, lasting: int, living: Sequence[tuple[int, int]]) -> None:
-        made = self._made
-        made.steps.append((MARK, len(made.marks), 0))
-        made.marks.append(Mark(run, lasting, living))
 
     def _release(self, t: Tensor) -> None:
         """The last reader is done: the tensor, or what it is the last view of, is free."""
@@ -203,7 +271,3 @@ class GraphAllocator:
         made.steps.append((kind, t.block, len(made.demands)))
         made.demands.append(backend)
         self.tensors.append(t)
-
-
-def _living(nodes: Sequence[Tensor], start: int, end: int) -> Iterator[tuple[int, int]]:
-    return ((i - start, nodes[i].block) for i in range(start, end) if nodes[i].allocated)

@@ -21,9 +21,10 @@ from typing import NamedTuple
 from fitplug.memory.graph.backends import Backend, Uses
 from fitplug.memory.graph.build import Graph
 from fitplug.memory.graph.context import GraphContext
-from fitplug.memory.graph.layers import SAMPLE, Cut, shortened
-from fitplug.memory.graph.params import GraphParams
-from fitplug.memory.graph.program import INPLACE, GraphAllocator, LaidOut, Program, size_in
+from fitplug.memory.graph.layers import ONE_OF_EACH, SAMPLE, SHORT, Cut, LayerClass, Run, shortened
+from fitplug.memory.graph.loops import find_loops
+from fitplug.memory.graph.params import GraphParams, copy_name
+from fitplug.memory.graph.program import INPLACE, GraphAllocator, Program, size_in
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import Tensor
 
@@ -145,13 +146,14 @@ class Reusable:
         self.program, self.sample = program, sample
         of_source: dict[tuple[int, bool, int], int] = {}
         self._known: list[int] = []
-        self._numbers: list[int] = []
+        self.numbers: list[int] = []
+        """Of each demand's source; equal ones have equal sizes."""
         for t, backend, size in zip(tensors, program.demands, sizes, strict=True):
-            i = found.get(t.serial, -1 - t.serial)  # copies of weights keep their size
+            i = found.get(t.serial, -1 - size)  # copies of weights keep their size
             n = of_source.setdefault((i, i >= 0 and t.op != sample.tensors[i].op, backend), len(self._known))
             if n == len(self._known):
                 self._known.append(size)
-            self._numbers.append(n)
+            self.numbers.append(n)
         self._sources = list(of_source)
 
     def sizes(self, sample: Sample, changed: set[int]) -> list[int]:
@@ -164,22 +166,16 @@ class Reusable:
                     t = sample.tensors[i]
                     measured = Tensor("NONE", t.type, t.ne, [], t.nb) if is_copy else t
                     sizes[n] = size_in(self.program.backends[backend], measured)
-        return [sizes[n] for n in self._numbers]
+        return [sizes[n] for n in self.numbers]
 
 
-class Measured(NamedTuple):
-    """A program and the sizes to run it with."""
+class KeptLayer(NamedTuple):
+    """A layer that is built."""
 
-    program: Program
-    sizes: Sequence[int]
-
-    def run(self) -> LaidOut:
-        """Lay it out."""
-        return self.program.run(self.sizes)
-
-    def total(self) -> list[int]:
-        """Bytes per backend if nothing were ever freed or shared."""
-        return self.program.total(self.sizes)
+    loop: int
+    kind: LayerClass
+    run: tuple[int, Run] | None
+    """Loop and run of the first layer of a repetition."""
 
 
 class Layouts:
@@ -188,22 +184,42 @@ class Layouts:
     def __init__(self, draw: Callable[[GraphParams], GraphContext]) -> None:
         self._draw = draw
         self._kept: dict[Hashable, Reusable] = {}
+        self._cuts = {False: SHORT, True: SHORT}
+        """What can be left out of graphs of short and of long batches, as far as is known."""
 
     def sample(self, params: GraphParams) -> Sample:
         """Draw one layer of each shape."""
         return Sample(params, self._draw(params.keeping(SAMPLE)).gf)
 
-    def measured(self, sample: Sample, cut: Cut, how: Schedules) -> Measured:
-        """The program of the graph that the sample is for, cut so."""
-        key = _key(sample, cut), how
+    def reserve(self, sample: Sample, how: Schedules) -> list[int]:
+        """Bytes per backend of the graph that the sample is for."""
+        while True:
+            cut = self._cuts[sample.params.copies_weights]
+            layers = kept_layers(sample, cut)
+            program, sizes, unlike = self._measured(sample, cut, layers, how)
+            if not unlike:
+                runs = dict.fromkeys(layer.run for layer in layers if layer.run is not None)
+                return program.run(sizes, [run.left_out for _, run in runs])
+            self._cuts[sample.params.copies_weights] = cut.longer(unlike)
+
+    def one_of_each(self, sample: Sample, how: Schedules) -> list[int]:
+        """Bytes per backend of one layer of each class if nothing were ever freed or shared."""
+        program, sizes, _ = self._measured(sample, ONE_OF_EACH, kept_layers(sample, ONE_OF_EACH), how)
+        return program.total(sizes)
+
+    def _measured(
+        self, sample: Sample, cut: Cut, layers: Sequence[KeptLayer], how: Schedules
+    ) -> tuple[Program, Sequence[int], Sequence[Run]]:
+        """The program, what to run it with, and the runs that must not be cut."""
+        key = _key(sample, layers), how
         kept = self._kept.get(key)
         if kept is not None:
             changed = kept.sample.changes(sample)
             if changed is not None:
-                return Measured(kept.program, kept.sizes(sample, changed))
+                return kept.program, kept.sizes(sample, changed), ()
         return self._made(key, sample, cut, how)
 
-    def _made(self, key: Hashable, sample: Sample, cut: Cut, how: Schedules) -> Measured:
+    def _made(self, key: Hashable, sample: Sample, cut: Cut, how: Schedules) -> tuple[Program, Sequence[int], Sequence[Run]]:
         params = sample.params
         graph = self._draw(params.keeping(cut)).gf
         scheduled = Scheduler(params.backends, n_copies=how.n_copies, op_offload=how.op_offload).schedule(graph)
@@ -211,29 +227,37 @@ class Layouts:
         program = allocator.program(scheduled)
         sizes = allocator.sizes()
         found = likes(sample, graph)
-        if found is not None:
+        if found is None:
+            return program, sizes, find_loops(program, sizes)
+        reusable = Reusable(program, sample, allocator.tensors, sizes, found)
+        unlike = find_loops(program, reusable.numbers)
+        if not unlike:
             while len(self._kept) >= MAX_KEPT:
                 del self._kept[next(iter(self._kept))]
-            self._kept[key] = Reusable(program, sample, allocator.tensors, sizes, found)
-        return Measured(program, sizes)
+            self._kept[key] = reusable
+        return program, sizes, unlike
 
 
-def _key(sample: Sample, cut: Cut) -> Hashable:
+def kept_layers(sample: Sample, cut: Cut) -> list[KeptLayer]:
+    """What is built of the graph that the sample is for."""
+    return [
+        KeptLayer(n, classes[il], run and (n, run))
+        for n, classes in enumerate(sample.graph.loops)
+        for il, run in shortened(classes, cut)
+    ]
+
+
+def _key(sample: Sample, layers: Sequence[KeptLayer]) -> Hashable:
     """What a graph and its schedule depend on besides shapes: the classes of the kept layers, and what is not theirs."""
     params, loops = sample.params, sample.graph.loops
-    runs: dict[Hashable, int] = {}
-    layers = tuple(
-        [
-            (classes[il], None if run is None else runs.setdefault(run, len(runs)))
-            for classes in loops
-            for il, run in [*shortened(classes, cut), (-1, None)]
-        ]
-    )
+    numbers: dict[Hashable, int] = {}
+    drawn = tuple([(layer.loop, layer.kind, layer.run and numbers.setdefault(layer.run, len(numbers))) for layer in layers])
     weights, backends = params.weights, params.layer_backends
     outside = [weights.get(name) for name in params.blocks.outside]
+    outside += [weights.get(copy_name(name, b)) for name in params.blocks.outside for b in range(len(params.backends))]
     if not any(len(classes) == params.model.n_layer for classes in loops):  # a graph with loops of its own
         outside += weights.values()
         outside_layers = tuple(backends)
     else:
         outside_layers = (backends[-1], *[backends[il] for il in params.blocks.lending])
-    return layers, tuple(outside), outside_layers, params.fixed
+    return drawn, tuple(outside), outside_layers, params.fixed
