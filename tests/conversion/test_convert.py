@@ -67,7 +67,7 @@ def test_quantised_checkpoints_are_unpacked_to_the_same_model(checkpoint):
             linear = "_proj.weight" in name
             changed |= change(name, shape) if linear else {name: shape}
         quantisation = {"quant_method": method, "bits": 4, "format": "pack-quantized",
-                        "config_groups": {"group_0": {"weights": {"num_bits": 4}}}}  # fmt: skip
+                        "config_groups": {"group_0": {"weights": {"num_bits": 4, "strategy": "group"}}}}  # fmt: skip
         made = convert(header_of(config | {"quantization_config": quantisation}, changed))
         assert {k: t.shape for k, t in made.tensors.items()} == {k: t.shape for k, t in plain.tensors.items()}, method
 

@@ -4,9 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from fitplug.conversion.stored import bits_per_parameter
 from fitplug.formats.header import Header, Tensor
 from fitplug.planner.records import Range, Request, Speed
-from fitplug.repository.advice import QUALITY, Row, advise, best_of, bits_per_weight
+from fitplug.repository.advice import QUALITY, Row, advise, best_of
 
 N = 1 << 20
 
@@ -90,4 +91,4 @@ def test_words_for_quality_follow_the_bits():
     assert [limit for limit, _ in QUALITY] == sorted((limit for limit, _ in QUALITY), reverse=True)
     assert row("Q8_0", 8.5).quality == "no loss to see"
     assert row("Q2_K", 2.6).quality == "very large loss"
-    assert bits_per_weight(row("x", 4.5).header) == pytest.approx(4.5)
+    assert bits_per_parameter(row("x", 4.5).header) == pytest.approx(4.5)

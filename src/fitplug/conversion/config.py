@@ -60,6 +60,15 @@ class Config:
         """Whether it is there, be it null."""
         return self._find(name) is not _MISSING
 
+    def children(self, name: str) -> tuple[str, ...]:
+        """What lies under a name, as whole names: one for each entry of an object."""
+        for prefix, _ in self._scopes:
+            start = f"{prefix}{name}."
+            found = dict.fromkeys(key[len(start) :].partition(".")[0] for key in self._values if key.startswith(start))
+            if found:
+                return tuple(f"{name}.{key}" for key in found)
+        return ()
+
     def number(self, *names: str, default: int | None = None) -> int:
         """The same where it must be a whole number.
 

@@ -21,6 +21,8 @@ from fitplug.formats.header import Header, Skipped, Tensor, Value
 CUSTOMARY = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
 """Quants that people make."""
 ALIGNMENT = 32
+KEPT = {"mxfp4": "MXFP4_MOE", "nvfp4": "NVFP4"}
+"""Types that the converter leaves as they are, and what it calls a file of them."""
 _EXPERT = re.compile(r"(.*experts)\.(\d+)\.(.+)")
 _ALWAYS_F32 = tuple(f"{name}.weight" for name in (
     "ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "ssm_conv1d", "shortconv.conv", "time_mix_first",
@@ -45,7 +47,7 @@ def convert(header: Header) -> Header:
     if not 0 < n_blocks <= MAX_LAYERS:
         raise FitplugError(f"config.json has {n_blocks} layers, which cannot be")
     config.n_blocks = n_blocks
-    shapes: Iterable[Shape] = _stacked(_text(unpacked(header.tensors, config)))
+    shapes: Iterable[Shape] = _stacked(_text(unpacked(header, config)))
     for step in row.steps:
         shapes = [made for shape in shapes for made in step(shape, config)]
     type_ = _guessed(header)
@@ -53,7 +55,8 @@ def convert(header: Header) -> Header:
     typed = [shape._replace(type=_written(shape, type_, row)) for shape in mapped]
     if len({shape.name for shape in typed}) != len(typed):
         raise FitplugError("two tensors would have one name as GGUF: the model is not what its config.json says")
-    return _header(typed, {**_metadata(config, row, n_blocks), "general.file_type": _file_type(type_.upper())}, type_.upper())
+    ftype = next((KEPT[shape.type] for shape in typed if shape.type in KEPT), type_.upper())
+    return _header(typed, {**_metadata(config, row, n_blocks), "general.file_type": _file_type(ftype)}, ftype)
 
 
 def quantised(header: Header, ftype: str, *, imatrix: bool | None = None) -> Header:
@@ -67,6 +70,10 @@ def quantised(header: Header, ftype: str, *, imatrix: bool | None = None) -> Hea
     Raises:
         FitplugError: no such file type, or llama-quantize refuses this one.
     """
+    if any(tensor.type == "nvfp4" for tensor in header.tensors.values()):
+        if ftype == "NVFP4":
+            return header
+        raise FitplugError(f"it is NVFP4 already, which llama-quantize does not quantise again: no {ftype}, but NVFP4")
     with_imatrix = ftype.startswith("IQ") if imatrix is None else imatrix
     shapes = [Shape(tensor.name, tensor.type, tensor.shape) for tensor in header.tensors.values()]
     types = tensor_types(shapes, _facts(header), ftype, imatrix=with_imatrix)
@@ -80,7 +87,7 @@ def quantised(header: Header, ftype: str, *, imatrix: bool | None = None) -> Hea
 
 def customary(header: Header) -> Sequence[str]:
     """The file types that a converted header is worth looking at in."""
-    return ("MXFP4_MOE",) if any(tensor.type == "mxfp4" for tensor in header.tensors.values()) else CUSTOMARY
+    return next(((KEPT[tensor.type],) for tensor in header.tensors.values() if tensor.type in KEPT), CUSTOMARY)
 
 
 def _row(config: Config) -> Row:
@@ -142,9 +149,7 @@ def _stacked(shapes: Iterable[Shape]) -> Iterable[Shape]:
 def _mapped(shapes: Iterable[Shape], row: Row, n_blocks: int) -> Iterable[Shape]:
     names = TensorNames(row.architecture)
     for shape in shapes:
-        name = next((found for other in _spellings(shape.name) if (found := names.find(other)) is not None), None)
-        if shape.name.startswith("blk."):  # a step has named it, some of them as no map does
-            name = shape.name
+        name = _place(names, shape.name)
         block = re.match(r"(?:blk|model\.layers)\.(\d+)\.", name or shape.name)
         if block and int(block[1]) >= n_blocks and (row.trunk_only or name is None):
             continue
@@ -152,16 +157,23 @@ def _mapped(shapes: Iterable[Shape], row: Row, n_blocks: int) -> Iterable[Shape]
             raise FitplugError(
                 f"llama.cpp has no place for the tensor {shape.name[:80]} in a model of the kind {row.architecture}"
             )
-        yield shape._replace(name=name)
+        yield shape._replace(name=name, shape=shape.shape or (1,))
 
 
-def _spellings(name: str) -> Iterable[str]:
-    """A tensor's own name, and what the converter calls it once its experts are stacked."""
-    yield name
-    experts = re.fullmatch(r"(model\.)?layers\.(\d+)\.(?:\w+\.)*experts\.(\w+)\.weight", name)
+def _place(names: TensorNames, name: str) -> str | None:
+    """Where a tensor goes, by its own name or by what the converter calls it once its experts are stacked."""
+    if name.startswith("blk."):  # a step has named it, some of them as no map does
+        return name
+    scale = re.search(r"\.(scale|input_scale)$", name)
+    if scale and names.find(name) is None:  # of a weight in NVFP4
+        found = _place(names, name.removesuffix(scale[0]) + ".weight")
+        return found and found.removesuffix(".weight") + scale[0]
+    others = [name]
+    experts = re.fullmatch(r"(?:\w+\.)*layers\.(\d+)\.(?:\w+\.)*experts\.(\w+)\.weight", name)
     if experts:
-        yield f"layers.{experts[2]}.feed_forward.experts.{experts[3]}.weight"
-        yield f"model.layers.{experts[2]}.mlp.experts.{experts[3]}.weight"
+        others.append(f"layers.{experts[1]}.feed_forward.experts.{experts[2]}.weight")
+        others.append(f"model.layers.{experts[1]}.mlp.experts.{experts[2]}.weight")
+    return next((found for other in others if (found := names.find(other)) is not None), None)
 
 
 def _guessed(header: Header) -> str:
@@ -175,7 +187,7 @@ def _guessed(header: Header) -> str:
 def _written(shape: Shape, type_: str, row: Row) -> str:
     """ModelBase.prepare_tensors."""
     name = shape.name
-    if shape.type == "mxfp4":
+    if shape.type in KEPT:
         return shape.type
     forced = next((kind for pattern, kind in row.forced if re.search(pattern, name)), None)
     if len(shape.shape) <= 1 or name.endswith("_norm.weight"):

@@ -1,9 +1,10 @@
 """What a safetensors model is stored as, by its config.json and its tensors."""
 
+import re
 from collections import Counter
 
 from fitplug.conversion.config import Config
-from fitplug.formats.header import Header
+from fitplug.formats.header import Header, Tensor
 
 _BY_SUFFIX = (
     (".qweight", "GPTQ or AWQ"),
@@ -54,3 +55,45 @@ def _main_type(header: Header) -> str:
     for tensor in header.tensors.values():
         sizes[tensor.type] += tensor.n_bytes
     return sizes.most_common(1)[0][0].upper() if sizes else "empty"
+
+
+_HELPER = re.compile(
+    r"(_scale_inv|[._]activation_scale|\.qscale_(weight|act)|\.(weight|input|k|v|q|output)_scale|\.weight_scale_2|\.qzeros|\.scales|"
+    r"\.g_idx|\.weight_(shape|zero_point|g_idx|global_scale)|\.input_global_scale|_scales|\.SCB|\.absmax|\.quant_map|\.weight_format|"
+    r"\.nested_(absmax|quant_map)|\.quant_state\.bitsandbytes__\w+|\.(input|weight)_quantizer\._amax)"
+)
+"""Scales, zero points and tables beside quantised weights: not parameters of the model."""
+
+
+def n_parameters(header: Header) -> int:
+    """How many parameters the model has: packed ones count as often as they are packed, scales not at all."""
+    config = Config(header)
+    quantised = header.format == "safetensors" and (
+        bool(config.quant_method) or any(name.endswith(suffix) for suffix, _ in _BY_SUFFIX for name in header.tensors)
+    )
+    if not quantised:
+        return sum(tensor.n_elements for tensor in header.tensors.values())
+    bits = config.get(
+        "quantization_config.bits", "quantization_config.w_bit", "quantization_config.config_groups.group_0.weights.num_bits"
+    )
+    return sum(
+        tensor.n_elements * _per_element(tensor, bits if isinstance(bits, int) and bits > 0 else 4, header)
+        for tensor in header.tensors.values()
+        if not _HELPER.search(tensor.name)
+    )
+
+
+def _per_element(tensor: Tensor, bits: int, header: Header) -> int:
+    """How many parameters one element of a packed tensor holds."""
+    name = tensor.name
+    if name.endswith((".qweight", ".weight_packed")):
+        return (8 if tensor.type == "u8" else 32) // (4 if tensor.type == "u8" else bits)
+    four_bits = name.endswith("_blocks") or f"{name}.absmax" in header.tensors or f"{name}_scale_2" in header.tensors
+    packed = tensor.type in ("u8", "i8") and (four_bits or f"{name.removesuffix('.weight')}.scale" in header.tensors)
+    return 2 if packed else 1
+
+
+def bits_per_parameter(header: Header) -> float:
+    """All bytes of the tensors, scales too, for each parameter."""
+    n = n_parameters(header)
+    return 8 * sum(tensor.n_bytes for tensor in header.tensors.values()) / n if n else 0.0

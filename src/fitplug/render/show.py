@@ -132,8 +132,9 @@ def _file_pairs(header: Header) -> list[tuple[str, str]]:
 
 
 def _bits_per_weight(header: Header) -> float | None:
-    elements = sum(t.n_elements for t in header.tensors.values())
-    return round(8 * sum(t.n_bytes for t in header.tensors.values()) / elements, 4) if elements else None
+    from fitplug.conversion.stored import bits_per_parameter
+
+    return round(bits_per_parameter(header), 4) or None
 
 
 def _by_type(header: Header) -> dict[str, tuple[int, int, int]]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fitplug.conversion.stored import bits_per_parameter
 from fitplug.formats.header import Header
 from fitplug.memory.records import HOST, Kind
 from fitplug.planner.records import Goal, Plan
@@ -49,7 +50,7 @@ class Row(NamedTuple):
     @property
     def bits(self) -> float:
         """Per weight, over all tensors; 0 where that is not known."""
-        return bits_per_weight(self.header) if self.header is not None else 0.0
+        return bits_per_parameter(self.header) if self.header is not None else 0.0
 
     @property
     def quality(self) -> str:
@@ -79,12 +80,6 @@ class Advice(NamedTuple):
 
     row: Row
     reason: str
-
-
-def bits_per_weight(header: Header) -> float:
-    """Of the tensors as they are, not as a name says."""
-    n_elements = sum(tensor.n_elements for tensor in header.tensors.values())
-    return 8 * sum(tensor.n_bytes for tensor in header.tensors.values()) / n_elements if n_elements else 0.0
 
 
 def place(plan: Plan) -> str:
