@@ -4,12 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+import adapter_support as adapters
 import truth_support as truth
 from fitplug.errors import RefusedError
 from fitplug.formats.header import Header, Tensor
 from fitplug.memory.companions import Companions
+from fitplug.memory.compute import UNADAPTED
 from fitplug.memory.estimate import Estimator
-from fitplug.memory.records import HOST
+from fitplug.memory.records import HOST, Kind
 from fitplug.settings import Settings, TensorOverride
 
 MODEL = truth.model("llama-3.1-8b", "Q4_K_M")
@@ -60,6 +62,37 @@ def test_an_adapter_lies_where_its_weights_lie():
 def test_adapters_add_up():
     """Each stays loaded."""
     assert _held(Settings(n_ctx=512), _adapter(FIRST), _adapter(FIRST, LAST)) == {"CUDA0": 2 * _halves(FIRST) + _halves(LAST)}
+
+
+def _estimate(settings, *adapters, model=MODEL):
+    return Estimator(model, MACHINE, SERVER, Companions(adapters=adapters))(replace(settings, lora=("a.gguf",)))
+
+
+def test_a_note_says_what_of_an_adapter_is_not_counted():
+    """Nothing of a graph that is drawn; its products where a formula answers; all of it where it was not opened."""
+    adapter, settings = _adapter(FIRST), Settings(n_ctx=512)
+
+    assert not any("adapter" in note for note in _estimate(settings, adapter).notes)
+    assert any("products" in note for note in _estimate(replace(settings, split_mode="tensor"), adapter).notes)
+    assert "LoRA adapters are not counted" in _estimate(settings).notes
+
+
+def test_a_compute_buffer_that_adapters_make_smaller_was_larger_before():
+    """The context is made without adapters, so that what it took then must have been free."""
+    row = next(row for row in adapters.ADAPTERS.answered if row["model"] == "tiny/minicpm-moe")
+    model = adapters.model(row)
+    beside = Companions(adapters=tuple(adapters.adapter(spec, model) for spec in row["adapters"]))
+    settings = truth.settings(row["args"])
+    machine = truth.machine(row["devices"])
+
+    alone = Estimator(model, machine, SERVER)(settings)
+    adapted = Estimator(model, machine, SERVER, beside)(replace(settings, lora=("a.gguf",)))
+
+    assert any(p.source == UNADAPTED for p in adapted.parts)
+    for device in (*machine.device_names(), HOST):
+        context = [e.n_bytes(device, Kind.COMPUTE) for e in (alone, adapted)]
+        before = sum(p.n_bytes for p in adapted.parts if p.source == UNADAPTED and p.device == device)
+        assert before == max(0, context[0] - context[1])
 
 
 @pytest.mark.parametrize("change", [

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from fitplug.extension import Runner
 from fitplug.formats.header import Header
 from fitplug.machine.records import Machine
+from fitplug.memory.compute_closed import BY_FORMULA
 from fitplug.memory.drafts import Drafts, MakeEstimator, detected, told
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part
@@ -76,8 +77,8 @@ class Beside:
         """What drafting asks of the model's own context."""
         return self._drafts.taps(settings)
 
-    def notes(self, settings: Settings) -> list[str]:
-        """What could not be counted."""
+    def notes(self, settings: Settings, parts: Sequence[Part]) -> list[str]:
+        """What could not be counted, beside these parts of the model itself."""
         beside, notes = self.companions, []
         if settings.mmproj is not None and beside.projector is None:
             notes.append(f"the projector {settings.mmproj} is not counted")
@@ -88,6 +89,8 @@ class Beside:
         notes += self._drafts.notes(settings)
         if settings.lora and not beside.adapters:
             notes.append("LoRA adapters are not counted")
+        elif settings.lora and any(part.source == BY_FORMULA for part in parts):
+            notes.append("the adapters' products in the compute buffer are not counted")
         return notes
 
     def _adapter(self, adapter: Header, placed: Placed) -> list[Part]:

@@ -31,6 +31,9 @@ from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
 
+UNADAPTED = "compute buffer before adapters are applied"
+"""The source of what the context takes more when it is made than after its first batch, which reserves anew."""
+
 
 class ComputeEstimator:
     """The compute buffers of one model on one machine.
@@ -80,19 +83,28 @@ class ComputeEstimator:
         sizes = self.sizes(placement, placed, resolved, settings, role._replace(taps=NO_TAPS))
         drawn = role.taps.redraw(self.model.architecture)
         later = self.sizes(placement, placed, resolved, settings, role) if drawn else sizes
+        first = sizes
+        if self._adapts(settings):
+            first = self.sizes(placement, placed, resolved, replace(settings, lora=()), role._replace(taps=NO_TAPS))
         names = [*placement.names, HOST]
         buffers = [*placement.names, placement.host_buffer]
         # where one device's part of the graph is only modelled, the splits between all of them are
         proven = all(traits.compute_proven for traits in placement.backends)
         basis = Basis.EXACT if proven else Basis.MODELLED
         found = []
-        for name, buffer, n, grown in zip(names, buffers, sizes, later, strict=True):
+        for name, buffer, n, grown, before in zip(names, buffers, sizes, later, first, strict=True):
             buffer = buffer if buffer != name else ""  # noqa: PLW2901 - a part names it only where it differs
             if n:
                 found.append(Part(name, Kind.COMPUTE, n, basis, "graph allocator", buffer))
             if grown > n:
                 found.append(Part(name, Kind.OVERHEAD, grown - n, basis, GROWN, buffer))
+            if before > max(n, grown):
+                found.append(Part(name, Kind.OVERHEAD, before - max(n, grown), basis, UNADAPTED, buffer))
         return found
+
+    def _adapts(self, settings: Settings) -> bool:
+        """Whether adapters are applied; llama-fit-params loads none."""
+        return bool(settings.lora and self.adapters) and not self.runner.measuring
 
     def sizes(
         self,
@@ -115,7 +127,7 @@ class ComputeEstimator:
         for backend in params.backends:
             backend.begin()
         params.fused = self._fused_ops(params(n_seqs, n_seqs, n_seqs), placement, resolved, settings)
-        if settings.lora and self.adapters and not self.runner.measuring:
+        if self._adapts(settings):
             params.apply(self.adapters)
         found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
         if not self.runner.measuring:

@@ -24,6 +24,10 @@ OFFLOAD_BATCH = 32
 """From this batch on a GPU multiplies with weights that lie in host memory (op_offload_min_batch_size)."""
 
 
+BY_FORMULA = "compute, by formula"
+"""The source of such a part."""
+
+
 def closed_parts(
     model: Model, placement: Placement, resolved: Resolved, settings: Settings, placed: Placed, cells: Cells
 ) -> list[Part]:
@@ -37,7 +41,7 @@ def closed_parts(
 
 def _part(device: str, n_bytes: int, buffer: str = "") -> Part:
     """A formula's answer, rounded up by a share that its errors seldom exceed."""
-    return Part(device, Kind.COMPUTE, n_bytes + n_bytes // MARGIN, Basis.MODELLED, "compute, by formula", buffer)
+    return Part(device, Kind.COMPUTE, n_bytes + n_bytes // MARGIN, Basis.MODELLED, BY_FORMULA, buffer)
 
 
 class _Form:

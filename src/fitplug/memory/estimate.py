@@ -83,7 +83,7 @@ class Estimator:
             parts.append(self._handed_over(placement, resolved, role))
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
-            notes=self._notes(settings),
+            notes=self._notes(settings, parts),
         )  # fmt: skip
         overhead = self._overhead(placement, estimate)
         beside: list[Part] = []
@@ -205,10 +205,10 @@ class Estimator:
         cpu = self.machine.host.extra.get("cpu")
         return cpu if isinstance(cpu, str) else "x86"
 
-    def _notes(self, settings: Settings) -> Sequence[str]:
+    def _notes(self, settings: Settings, parts: Sequence[Part]) -> Sequence[str]:
         notes = list(self.model.assumptions)
         unknown = next((table.unknown for table in self._tables.values()), [])
         if unknown and self.model.known:
             notes.append(f"llama.cpp does not know {len(unknown)} of the tensors ({unknown[0]} is one): it may refuse the file")
-        notes += self._beside.notes(settings)
+        notes += self._beside.notes(settings, parts)
         return tuple(notes)
