@@ -13,7 +13,7 @@ ASKED = ("-c", "4096")
 @pytest.fixture(scope="module")
 def projector(tmp_path_factory):
     """A projector's file."""
-    return write_projector("smolvlm", tmp_path_factory.mktemp("projectors") / "smolvlm.gguf")
+    return write_projector("llava-1.5", tmp_path_factory.mktemp("projectors") / "llava.gguf")
 
 
 def _bytes(memory, kind):
@@ -27,9 +27,9 @@ def test_a_projector_is_in_the_totals(run, llama, projector, machine_file, comma
     alone, beside = run(*words).json["memory"], run(*words, "-mm", projector).json["memory"]
     on_host = run(*words, "-mm", projector, "--no-mmproj-offload").json["memory"]
 
-    assert beside[0]["model_bytes"] - alone[0]["model_bytes"] == 198276096
-    assert beside[0]["compute_bytes"] - alone[0]["compute_bytes"] == 22020096
-    assert beside[1]["compute_bytes"] - alone[1]["compute_bytes"] == 3145728
+    assert beside[0]["model_bytes"] - alone[0]["model_bytes"] == 625594368
+    assert beside[0]["compute_bytes"] - alone[0]["compute_bytes"] == 22593152
+    assert beside[1]["compute_bytes"] - alone[1]["compute_bytes"] == 1359392
     assert on_host[0] == alone[0]
     assert _bytes(on_host, "model") > _bytes(alone, "model")
 
@@ -71,5 +71,15 @@ def test_the_python_api_opens_them_too(llama, projector):
     beside = fitplug.estimate(model, machine, n_ctx=4096, mmproj=str(projector))
     plan = fitplug.fit(model, machine, n_ctx=4096, mmproj=str(projector))
 
-    assert beside.n_bytes("CUDA0", Kind.MODEL) - alone.n_bytes("CUDA0", Kind.MODEL) == 198276096
+    assert beside.n_bytes("CUDA0", Kind.MODEL) - alone.n_bytes("CUDA0", Kind.MODEL) == 625594368
     assert any(part.source.startswith("projector") for part in plan.estimate.parts)
+
+
+@pytest.mark.parametrize("command", ["explain", "auto", "export llama-server"])
+def test_a_projector_of_another_model_is_refused(run, llama, machine_file, tmp_path, command):
+    """llama-server would not start."""
+    other = write_projector("smolvlm", tmp_path / "smolvlm.gguf")
+    ran = run(*command.split(), llama, "-mm", other, "--machine", machine_file(gpu()), *ASKED)
+
+    assert ran.status == 3
+    assert "960 numbers" in ran.err

@@ -164,7 +164,7 @@ def test_another_config_is_another_model(hub, run, tmp_path, scheme):
 
 def test_a_projector_beside_the_model_is_planned_for_on_request(hub, run, gguf, tmp_path, scheme):
     """The page says how, and the command that `auto` then prints names something that llama-server can open."""
-    projector = write_projector("smolvlm", tmp_path / "mmproj.gguf")
+    projector = write_projector("gemma-3-4b", tmp_path / "mmproj.gguf")
     files = {"Model-Q4_K_M.gguf": gguf("gemma-3-4b", n_merges=1000)}
     hub.add(
         "team/sees", files | {"mmproj-Q8_0.gguf": projector, "mmproj-F16.gguf": projector, "old/mmproj-F16.gguf": projector}

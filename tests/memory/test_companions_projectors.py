@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 import projector_support as projectors
 from fitplug.errors import RefusedError
-from fitplug.memory.clip import projector_parts, warm_up_note
+from fitplug.memory.clip import encoders, projector_parts, projector_type, refuse_for, warm_up_note
 from fitplug.memory.projectors.held import OWN
 from fitplug.memory.projectors.table import PROJECTORS
+from fitplug.memory.projectors.width import n_mmproj_embd
 from fitplug.memory.records import HOST, Basis, Kind
 from fitplug.settings import Settings
 
@@ -101,6 +102,27 @@ def test_what_clip_does_not_load_is_refused(change):
 
     with pytest.raises(RefusedError, match="llama"):
         projector_parts(replace(header, metadata={**header.metadata, **change}), projectors.machine("8.9"), Settings())
+
+
+@pytest.mark.parametrize(("name", "n_embd"), [
+    ("smolvlm", 960), ("llava-1.5", 4096), ("yi-vl", 4096), ("qwen3-vl-8b", 4 * 4096), ("gemma-3-4b", 2560), ("gemma-4", 2560),
+    ("granite-vision-4.1", 3 * 2048), ("voxtral", 3072), ("lfm2-audio", 512), ("qwen3-tts-speaker-that-speaks", 1024),
+])  # fmt: skip
+def test_a_projector_of_another_model_is_refused(name, n_embd):
+    """By the width of its embeddings, which clip_n_mmproj_embd tells."""
+    header = projectors.header(ROWS[name])
+
+    refuse_for(header, n_embd)
+    with pytest.raises(RefusedError, match=f"{n_embd} numbers"):
+        refuse_for(header, n_embd + 1)
+
+
+def test_every_type_has_a_width():
+    """Or the file of the fixture would be believed with any model."""
+    for row in ROWS.values():
+        header = projectors.header(row)
+        found = [prefix for prefix in encoders(header) if prefix != "a.gen.code"]
+        assert all(n_mmproj_embd(header, projector_type(header, prefix), 64) for prefix in found)
 
 
 def test_what_is_counted_is_said():

@@ -21,6 +21,7 @@ from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.projectors.held import OWN, held_by
 from fitplug.memory.projectors.table import PROJECTORS
+from fitplug.memory.projectors.width import n_mmproj_embd
 from fitplug.memory.records import HOST, Basis, Kind, Part
 from fitplug.memory.sizes import row_padding_bytes
 from fitplug.settings import Settings
@@ -71,6 +72,22 @@ def projector_type(header: Header, prefix: str) -> str:
     """clip.projector_type, or that of one encoder."""
     kind = header.metadata.get("clip.projector_type") or header.metadata.get(f"{SECTIONS[prefix]}projector_type")
     return OMNI.get(prefix, "") if kind == "qwen2.5o" else kind if isinstance(kind, str) else ""
+
+
+def refuse_for(header: Header, n_embd: int) -> None:
+    """What mtmd_context refuses: embeddings of another width than the model's, or two widths (tools/mtmd/mtmd.cpp).
+
+    Raises:
+        RefusedError: llama-server does not start with this projector and this model.
+    """
+    if header.metadata.get("clip.use_gelu") is True and header.metadata.get("clip.use_silu") is True:
+        raise RefusedError("the projector says that it uses both GELU and SiLU: llama.cpp does not load it")
+    for prefix in encoders(header):
+        layers = header.metadata.get(f"{SECTIONS[prefix]}block_count")
+        n_layer = layers if type(layers) is int and 0 <= layers <= MAX_LAYERS else 0
+        width = n_mmproj_embd(header, projector_type(header, prefix), n_layer)
+        if width is not None and width != n_embd:
+            raise RefusedError(f"the projector makes embeddings of {width} numbers, the model takes {n_embd}: another model's?")
 
 
 def projector_device(machine: Machine, settings: Settings) -> str:

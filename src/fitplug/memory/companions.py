@@ -55,7 +55,7 @@ class Beside:
     """
 
     def __init__(self, model: Model, companions: Companions, machine: Machine, runner: Runner, make: MakeEstimator) -> None:
-        self.companions, self.machine = companions, machine
+        self.companions, self.machine, self._n_embd = companions, machine, model.n_embd_inp or model.n_embd
         self._drafts = Drafts(model, companions.draft, machine, runner, make)
         self._projected: dict[object, list[Part]] = {}
 
@@ -105,7 +105,8 @@ class Beside:
     def _projector(self, header: Header, settings: Settings) -> list[Part]:
         key = (settings.mmproj_offload, settings.flash_attn)
         if key not in self._projected:
-            from fitplug.memory.clip import projector_parts
+            from fitplug.memory.clip import projector_parts, refuse_for
 
+            refuse_for(header, self._n_embd)
             self._projected[key] = projector_parts(header, self.machine, settings)
         return self._projected[key]
