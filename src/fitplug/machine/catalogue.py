@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from fitplug.errors import NotFoundError
-from fitplug.machine.query import Query, parse_query
+from fitplug.machine.query import Query, parse_query, readings
 from fitplug.machine.records import Device
 
 
@@ -54,6 +54,7 @@ class CatalogueCard(NamedTuple):
 _ANY_SIZE = {"apu", "igpu"}
 _MAX_CARDS = 16
 _MAX_CHOICES = 12
+_MAX_NEAR = 6
 _MAX_NAME = 200
 
 
@@ -72,8 +73,7 @@ def find(text: str) -> CatalogueCard:
         NotFoundError: no card, or several: the message lists what it could be.
     """
     query = parse_query(text)
-    bare = _matching(query.bare) if query.bare else []
-    found = bare if len(bare) == 1 else _matching(query)
+    found = _found(text)
     if len(found) == 1:
         return found[0]
     if found:
@@ -81,7 +81,24 @@ def find(text: str) -> CatalogueCard:
     sizes = sorted({size for card in cards() if _exactly(card, query) for size in _sizes(card)})
     if query.gib is not None and sizes:
         raise NotFoundError(f"'{text}': it comes with {', '.join(map(str, sizes))} GiB, not with {query.gib}")
-    raise NotFoundError(f"the catalogue has no '{text}'{_nearest(query)}")
+    raise NotFoundError(f"the catalogue has no '{text}'{_nearest(text, query)}")
+
+
+def _found(text: str) -> list[CatalogueCard]:
+    """The cards that the first reading with any means."""
+    for query in readings(text, _words()):
+        bare = _matching(query.bare) if query.bare else []
+        found = bare if len(bare) == 1 else _matching(query)
+        if found:
+            return found
+    run_together = _plain(text)
+    return [card for card in cards() if run_together and run_together in map(_plain_cached, _names(card))]
+
+
+@lru_cache(maxsize=1)
+def _words() -> frozenset[str]:
+    """All words of all names."""
+    return frozenset(word for card in cards() for name in _names(card) for word in _parsed(name).tokens)
 
 
 def search(text: str) -> list[CatalogueCard]:
@@ -94,12 +111,22 @@ def _matching(query: Query) -> list[CatalogueCard]:
     """Cards by the strictest test that finds any."""
     if not query.tokens:
         return []
-    exact = any(_exactly(card, query) for card in cards())  # a name that is a card's is not a part of another's
-    for test in (_aliased, _named_plainly, _named, _named_by_driver) if exact else (_contained,):
-        found = [_with_size(card, query.gib) for card in cards() if _has_size(card, query) and test(card, query)]
+    theirs = [card for card in cards() if query.vendor in {None, card.vendor}]
+    exact = any(_exactly(card, query) for card in theirs)  # a name that is a card's is not a part of another's
+    if not exact and not _tells(query):
+        return []
+    for test in (_aliased, _named_plainly, _named, _named_by_driver, _sized) if exact else (_contained,):
+        found = [_with_size(card, query.gib) for card in theirs if _has_size(card, query) and test(card, query)]
         if found:
             return found
     return []
+
+
+def _tells(query: Query) -> bool:
+    """Whether a part of a name is enough: not a letter and a digit; where words were left out only a long number."""
+    if query.certain:
+        return any(len(token) > 1 for token in query.tokens)
+    return any(len(token) > 2 and token.isdigit() for token in query.tokens)
 
 
 def _exactly(card: CatalogueCard, query: Query) -> bool:
@@ -122,6 +149,11 @@ def _named_plainly(card: CatalogueCard, query: Query) -> bool:
 
 def _named(card: CatalogueCard, query: Query) -> bool:
     return _parsed(card.name).tokens == query.tokens
+
+
+def _sized(card: CatalogueCard, query: Query) -> bool:
+    """A size that is a part of the name is no variant of another card: "RTX PRO 5000 72 GB Blackwell"."""
+    return query.gib is not None and _parsed(card.name).gib == query.gib and _contained(card, query)
 
 
 def _named_by_driver(card: CatalogueCard, query: Query) -> bool:
@@ -158,11 +190,26 @@ def _listed(found: Sequence[CatalogueCard]) -> str:
     return ", ".join(names) + more
 
 
-def _nearest(query: Query) -> str:
-    """Cards that share the number, which people rarely get wrong."""
+def _nearest(text: str, query: Query) -> str:
+    """Cards that share the number, which people rarely get wrong; else those whose names look alike."""
+    from difflib import SequenceMatcher, get_close_matches
+
+    written = _plain(text)
     numbers = {token for token in query.tokens if token.isdigit() and len(token) > 1}
     near = [card for card in cards() if numbers & set(_parsed(card.name).tokens)]
-    return f"; there is {_listed(near)}" if near else "; `fitplug devices --catalogue` lists them all"
+    if not near:
+        swapped = {"".join(sorted(number)) for number in numbers if len(number) > 2}
+        near = [card for card in cards() if swapped & {"".join(sorted(token)) for token in _parsed(card.name).tokens}]
+    if not near and written:
+        known = {_plain_cached(name): card for card in reversed(cards()) for name in (*_names(card), _short(card.name))}
+        near = list(dict.fromkeys(known[name] for name in get_close_matches(written, known, n=_MAX_NEAR, cutoff=0.7)))
+    near.sort(key=lambda card: -SequenceMatcher(None, written, _plain_cached(card.name)).ratio())
+    return f"; there is {_listed(near[:_MAX_NEAR])}" if near else "; `fitplug devices --catalogue` lists them all"
+
+
+def _short(name: str) -> str:
+    """A name as people say it: "4070 Ti"."""
+    return " ".join(word for word in name.split() if _parsed(word).tokens)
 
 
 def card_for_device(device: Device) -> CatalogueCard | None:
