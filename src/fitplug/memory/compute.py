@@ -12,6 +12,7 @@ from dataclasses import replace
 from fitplug.extension import Runner
 from fitplug.formats.header import Header
 from fitplug.machine.records import Machine
+from fitplug.memory.compute_closed import rounded_up
 from fitplug.memory.context import SINGLE_SEQUENCE
 from fitplug.memory.graph import UnknownGraphError, fused
 from fitplug.memory.graph.architectures import builder
@@ -81,7 +82,7 @@ class ComputeEstimator:
             UnknownGraphError: nobody has drawn this architecture's graph.
         """
         sizes = self.sizes(placement, placed, resolved, settings, role._replace(taps=NO_TAPS))
-        drawn = role.taps.redraw(self.model.architecture)
+        drawn = role.taps.redraw(self.model.drawn_as)
         later = self.sizes(placement, placed, resolved, settings, role) if drawn else sizes
         first = sizes
         if self._adapts(settings):
@@ -90,12 +91,15 @@ class ComputeEstimator:
         buffers = [*placement.names, placement.host_buffer]
         # where one device's part of the graph is only modelled, the splits between all of them are
         proven = all(traits.compute_proven for traits in placement.backends)
-        basis = Basis.EXACT if proven else Basis.MODELLED
+        basis, source = Basis.EXACT if proven else Basis.MODELLED, "graph allocator"
+        if not self.model.known:
+            basis, source = Basis.MODELLED, f"graph of {self.model.drawn_as}"
+            sizes, later = [rounded_up(n) for n in sizes], [rounded_up(n) for n in later]
         found = []
         for name, buffer, n, grown, before in zip(names, buffers, sizes, later, first, strict=True):
             buffer = buffer if buffer != name else ""  # noqa: PLW2901 - a part names it only where it differs
             if n:
-                found.append(Part(name, Kind.COMPUTE, n, basis, "graph allocator", buffer))
+                found.append(Part(name, Kind.COMPUTE, n, basis, source, buffer))
             if grown > n:
                 found.append(Part(name, Kind.OVERHEAD, grown - n, basis, GROWN, buffer))
             if before > max(n, grown):
@@ -134,7 +138,7 @@ class ComputeEstimator:
             token = params(n_seqs, n_seqs, n_seqs)
             if not self._surely_smaller(token, found[0], placement, settings):
                 found.append(self.reserve(token, placement, settings))
-            if self.model.architecture in SINGLE_SEQUENCE and n_seqs > 1:
+            if self.model.drawn_as in SINGLE_SEQUENCE and n_seqs > 1:
                 found.append(self.reserve(params(n_tokens, 1, n_outputs), placement, settings))
             if params.taps.fed:
                 found.append(self.reserve(replace(params(n_tokens, 1, n_tokens), feeding=True), placement, settings))
@@ -225,7 +229,7 @@ class ComputeEstimator:
         Raises:
             UnknownGraphError: nobody has drawn it.
         """
-        build = builder(self.model.architecture, mtp=self.mtp, feeding=params.feeding)
+        build = builder(self.model.drawn_as, mtp=self.mtp, feeding=params.feeding)
         g = GraphContext(params)
         build(g)
         if params.taps.sampled and g.t_logits is not None:

@@ -40,8 +40,12 @@ def closed_parts(
 
 
 def _part(device: str, n_bytes: int, buffer: str = "") -> Part:
-    """A formula's answer, rounded up by a share that its errors seldom exceed."""
-    return Part(device, Kind.COMPUTE, n_bytes + n_bytes // MARGIN, Basis.MODELLED, BY_FORMULA, buffer)
+    return Part(device, Kind.COMPUTE, rounded_up(n_bytes), Basis.MODELLED, BY_FORMULA, buffer)
+
+
+def rounded_up(n_bytes: int) -> int:
+    """Up by a share that the errors of a formula, or of another family's graph, seldom exceed."""
+    return n_bytes + n_bytes // MARGIN
 
 
 class _Form:

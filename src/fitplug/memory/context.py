@@ -61,7 +61,7 @@ def _refuse_uneven(model: Model, n_seq_max: int, n_tokens: int) -> None:
     if model.architecture == "t5" and n_seq_max > 1:
         raise RefusedError(f"-np {n_seq_max}: llama.cpp aborts for T5 with a cache per sequence; add -kvu")
     in_between = any(layer.has_kv and not layer.is_recurrent for layer in model.layers[: model.n_layer - 1])
-    if model.architecture in SINGLE_SEQUENCE and n_tokens % n_seq_max and in_between:
+    if model.drawn_as in SINGLE_SEQUENCE and n_tokens % n_seq_max and in_between:
         raise RefusedError(
             f"-np {n_seq_max}: llama.cpp aborts where it does not divide a micro-batch of {n_tokens} tokens; "
             "choose another -ub, or -kvu"

@@ -52,16 +52,23 @@ def _described(header: Header, extra: Sequence[Architecture]) -> Model:
             return plugin.describe(header)
     row = TABLE.get(name)
     keys = Keys(header, name)
-    if row is None:
-        return _model(keys, UNKNOWN._replace(name=name), _unknown(name))
-    return _model(keys, row, ())
+    return _unknown(name, header) if row is None else _model(keys, row, ())
 
 
-def _unknown(name: str) -> tuple[str, ...]:
-    return (
+def _unknown(name: str, header: Header) -> Model:
+    """As the known architecture that it is most like, else as a plain transformer."""
+    from fitplug.model.nearest import candidates
+
+    for family, row in candidates(header):
+        supposed = f"the architecture '{name}' is not known: caches and graph are supposed to be those of '{family}'"
+        model = _model(Keys(header, name), row, (supposed, "weights are placed by their names; compute buffers are rounded up"))
+        if not model.refusals:
+            return replace(model, family=family)
+    assumptions = (
         f"the architecture '{name}' is not known: a plain transformer with attention and a cache in every layer is supposed",
         "weights are placed by their names; compute buffers follow a general formula",
     )
+    return _model(Keys(header, name), UNKNOWN._replace(name=name), assumptions)
 
 
 def _model(keys: Keys, row: Row, assumptions: tuple[str, ...]) -> Model:

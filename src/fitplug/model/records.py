@@ -79,6 +79,8 @@ class Model:
     """False for encoders that have no output matrix at all."""
     has_encoder: bool = False
     flash_attn_forced: Literal["on", "off"] | None = None
+    family: str = ""
+    """The known architecture that an unknown one is taken for; see `drawn_as`."""
     row: Row = UNKNOWN
     """The architecture's row of the table: its kinds and flags."""
     swa_type: Literal["standard", "chunked", "symmetric"] | None = None
@@ -98,6 +100,11 @@ class Model:
     """Why llama.cpp does not load this file; empty where nothing speaks against it."""
     extra: Mapping[str, int] = field(default_factory=dict)
     """Further whole numbers of llama_hparams under llama.cpp's names; see `hparam`."""
+
+    @property
+    def drawn_as(self) -> str:
+        """The architecture whose graph it has."""
+        return self.family or self.architecture
 
     @property
     def n_layer_all(self) -> int:

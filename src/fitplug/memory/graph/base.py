@@ -47,7 +47,7 @@ class GraphBase:
         layer = model.layers[0]
         self.params = params
         self.model = model
-        self.arch = model.architecture
+        self.arch = model.drawn_as
         self.quirks = QUIRKS.get(self.arch, MOST)
         self.gf = Graph()
         self.n_embd = model.n_embd
@@ -71,7 +71,7 @@ class GraphBase:
         self._linears: dict[tuple[str, int], Linear] = {}
         self._adapters: dict[int, list[tuple[Tensor, Tensor]]] = {}
         """Halves of adapters by the identity of the weight that they change."""
-        self._passed_scales = passed(model.architecture)
+        self._passed_scales = passed(self.arch)
         self._pins = params.pins_layers
 
     # Numbers of the header
@@ -216,7 +216,10 @@ class GraphBase:
         return own._replace(weight=copy)
 
     def rope_factors(self, il: int) -> Tensor | None:
-        """llama_model::get_rope_factors: frequencies of the file, else the long or short set of longrope."""
+        """llama_model::get_rope_factors: frequencies of the file, else the long or short set of longrope.
+
+        Layers share the copy in one buffer type (TENSOR_DUPLICATED).
+        """
         name = "rope_freqs.weight"
         if name not in self.model.header.tensors:
             orig = self.hparam("n_ctx_orig_yarn") or self.model.n_ctx_train
@@ -224,10 +227,11 @@ class GraphBase:
         found = self.model.header.tensors.get(name)
         if found is None:
             return None
-        key = copy_name(name, self.params.layer_backends[il])
+        buffer = self.params.weights[copy_name(name, self.params.layer_backends[il])]
+        key = f"{name} in {buffer.name}"
         t = self._tensors.get(key)
         if t is None:
-            t = self._tensors[key] = self.weight_in(found.type, found.shape, self.params.weights[key])
+            t = self._tensors[key] = self.weight_in(found.type, found.shape, buffer)
         return t
 
     # The loop over the layers

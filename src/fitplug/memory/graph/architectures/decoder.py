@@ -29,6 +29,8 @@ class Moe(NamedTuple):
     shared_act: str = SILU
     shared_gate: Literal["", "silu", "sigmoid"] = ""
     """The shared expert is weighed: by silu(x) / x, or by sigmoid(x)."""
+    interleaved: bool = False
+    """Only in every interleave_moe_layer_step-th layer, and none before leading_dense_block_count."""
 
 
 class Decoder(NamedTuple):
@@ -143,7 +145,8 @@ class DecoderGraph:
 
     def _key(self, il: int) -> Hashable:
         """What a layer depends on besides its tensors and numbers."""
-        return self.ropes(il), self._deepstack_index(il)
+        moe = self.row.moe
+        return self.ropes(il), self._deepstack_index(il), moe is not None and moe.interleaved and self._routes(il)
 
     # Before and after the layers
 
@@ -326,7 +329,7 @@ class DecoderGraph:
 
     def _feed_forward(self, cur: Tensor, il: int) -> Tensor:
         g, row, moe = self.g, self.row, self.row.moe
-        if moe is None or g.w("ffn_gate_inp", il).weight is None:
+        if moe is None or g.w("ffn_gate_inp", il).weight is None or (moe.interleaved and not self._routes(il)):
             return g.ffn(cur, il, row.act, row.gate)
         gating = GATING_FUNCS.get(g.model.get_int("expert_gating_func"), moe.gating) if moe.gating_key else moe.gating
         out = g.build_moe_ffn(
@@ -342,6 +345,11 @@ class DecoderGraph:
             gate = ggml.div(ggml.silu(gate_inp), gate_inp) if moe.shared_gate == "silu" else ggml.sigmoid(gate_inp)
             shared = ggml.mul(shared, gate)
         return ggml.add(out, shared)
+
+    def _routes(self, il: int) -> bool:
+        """Whether this layer's turn for experts has come (src/models/ernie4-5-moe.cpp)."""
+        step = self.g.model.get_int("interleave_moe_layer_step") or 1
+        return il >= self.g.hparam("n_layer_dense_lead") and (il + 1) % step == 0
 
     # Deepstack: further embeddings of an image, added layer by layer
 

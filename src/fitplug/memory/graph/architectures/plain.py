@@ -90,7 +90,7 @@ ROWS: dict[str, Decoder] = {
         moe=Moe(gating=SOFTMAX_WEIGHT, norm=False, act=SWIGLU_OAI_MOE),
     ),
     "ernie4_5": Decoder(attn_output_bias=False),
-    "ernie4_5-moe": Decoder(attn_output_bias=False, moe=Moe()),
+    "ernie4_5-moe": Decoder(attn_output_bias=False, moe=Moe(interleaved=True)),
     "paddleocr": PLAIN,
     "hunyuan-moe": Decoder(moe=Moe(), rope_factors=True, qk_norm="after_rope"),
     "hunyuan-dense": Decoder(rope_factors=True, qk_norm="after_rope"),
