@@ -82,6 +82,21 @@ def test_what_is_laid_partly_is_within_each_room(ledger, order):
         assert all(n <= room for n, room in zip(device_bytes(layout, items), rooms, strict=True))
 
 
+@given(ledgers())
+def test_experts_leave_before_any_layer_does(ledger):
+    layers, rooms, _ = ledger
+    items, i = items_of(layers), len(layers)
+    for room in reversed(rooms):
+        left = room
+        while i > 0 and items[i - 1].base <= left:
+            left -= items[i - 1].base
+            i -= 1
+    layout = lay_partly(items, rooms, experts=True)
+    assert (layout is None) == (i == len(layers))
+    if layout is not None:
+        assert layout.start == i
+
+
 @given(ledgers(), st.integers(1, 500))
 def test_more_room_on_the_only_device_never_leaves_more_on_the_cpu(ledger, more):
     layers, rooms, experts = ledger

@@ -22,7 +22,7 @@ Where: TypeAlias = Literal["one", "several", "experts", "layers", "cpu", "given"
 DEFAULT_MIN_CTX = 8192
 LEFT_ON_HOST = 4
 """One part in so many of the host's memory stays free for everything else where the context is ours to choose."""
-_LONGER = 1.1
+_LONGER = 1.05
 """For a context that is longer by this much the pipeline of several GPUs is given up."""
 _PLACING = frozenset({"n_gpu_layers", "tensor_split", "split_mode"})
 """Flags that leave no freedom to move layers: with one of them only the context, and perhaps -ngl, is searched."""

@@ -146,6 +146,18 @@ def _earliest_starts(sizes: Sequence[int], rooms: Sequence[int]) -> list[int]:
     return starts[::-1]
 
 
+def _furthest_ends(sizes: Sequence[int], rooms: Sequence[int], start: int) -> list[int]:
+    """For each device: the first layer that the devices before it have no room for, beginning with `start`."""
+    ends, i = [], start
+    for room in rooms:
+        ends.append(i)
+        left = room
+        while i < len(sizes) and sizes[i] <= left:
+            left -= sizes[i]
+            i += 1
+    return ends
+
+
 def lay_partly(items: Sequence[Item], rooms: Sequence[int], *, experts: bool, order: Order = "front") -> Layout | None:
     """As much as possible on the GPUs, from the back.
 
@@ -209,10 +221,7 @@ class _Filler:
         self.items, self.begin, self._start, self._experts = items, len(items), start, experts
         self.counts = [0] * len(rooms)
         self._left = list(rooms)
-        self._base_before = [0]
-        """Bytes that the layers from `start` up to each one need at least."""
-        for item in items[start:]:
-            self._base_before.append(self._base_before[-1] + item.base)
+        self._before = _furthest_ends([item.base for item in items], rooms, start)
 
     def run(self) -> bool:
         """False where nothing could be placed, or not all that had to be."""
@@ -232,20 +241,17 @@ class _Filler:
 
     def _is_full(self, i: int, d: int) -> bool:
         """After a layer that was cut: the device is done, unless what remains has no other place."""
-        return not self._experts or (d > 0 and self._base(i) <= sum(self._left[:d]))
-
-    def _base(self, i: int) -> int:
-        return self._base_before[i + 1 - self._start] if i >= self._start else 0
+        return not self._experts or i < self._before[d]
 
     def _better_before(self, i: int, d: int, away: Parts) -> bool:
         """A layer that would lose all its experts here goes to an earlier device if there is room for it."""
-        return len(away) == len(self.items[i].parts) and self._experts and self._base(i) <= sum(self._left[:d])
+        return len(away) == len(self.items[i].parts) and self._experts and i < self._before[d]
 
     def _least_away(self, i: int, d: int) -> Parts | None:
         """The lightest set of parts that must stay on the CPU so that layer i fits on device d; None if none helps."""
         item, room = self.items[i], self._left[d]
-        if self._experts:  # the layers before this one need a place as well
-            room = min(room, sum(self._left[: d + 1]) - self._base(i - 1))
+        if self._experts:  # layers before this one for which the earlier devices have no room need a place as well
+            room -= sum(each.base for each in self.items[self._before[d] : i])
         if item.whole <= room:
             return NOTHING
         if item.base > room:

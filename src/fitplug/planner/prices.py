@@ -8,7 +8,7 @@ from fitplug.memory.records import HOST
 from fitplug.planner.choose import Choice, choose, make_grid
 from fitplug.planner.records import Request
 from fitplug.planner.search import Search
-from fitplug.planner.trials import PROJECTOR, Trial
+from fitplug.planner.trials import DRAFT, PROJECTOR, Trial
 from fitplug.settings import Settings
 from fitplug.units import MIB, format_bytes, format_tokens
 
@@ -29,7 +29,7 @@ class Flag(NamedTuple):
 
 
 FLAGS = (
-    Flag("-md", ("model_draft", "spec_type"), "draft's ", "The draft model"),
+    Flag("-md", ("model_draft", "spec_type"), DRAFT, "The draft model"),
     Flag("-mm", ("mmproj",), PROJECTOR, "The projector"),
     Flag("-ngl", ("n_gpu_layers",)),
     Flag("-ts", ("tensor_split",)),

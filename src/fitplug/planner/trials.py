@@ -14,8 +14,8 @@ from fitplug.planner.budget import Spare, counted_bytes, spare
 from fitplug.planner.layout import Order
 from fitplug.settings import Settings
 
-PROJECTOR = "projector"
-"""How the parts of a projector are called (memory/clip.py)."""
+PROJECTOR, DRAFT = "projector", "draft's "
+"""What the sources of a projector's and a draft's parts hold (memory/clip.py, memory/companions.py)."""
 Estimating: TypeAlias = Callable[[Settings], Estimate]
 
 
@@ -39,7 +39,7 @@ class Trial(NamedTuple):
         return sum(
             part.n_bytes
             for part in self.estimate.parts
-            if part.device == HOST and part.kind in kinds and PROJECTOR not in part.source
+            if part.device == HOST and part.kind in kinds and not (PROJECTOR in part.source or DRAFT in part.source)
         )
 
     @property
