@@ -10,6 +10,7 @@ from fitplug.memory.sizes import alloc_size
 from fitplug.model.records import Model
 from fitplug.planner.choose import Choice, choose, make_grid
 from fitplug.planner.climb import Grid
+from fitplug.planner.concessions import Changes
 from fitplug.planner.records import Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trial, Trials
@@ -25,6 +26,7 @@ def find_fixes(choice: Choice, search: Search, grid: Grid, request: Request) -> 
     """What is missing, and what would help, the cheapest first."""
     ways = (
         *_given_flags(search, request),
+        *_without_companions(search, request),
         *_shorter(choice, search, grid, request),
         *_small_cache(search, grid, request),
         *_smaller_quant(search, request),
@@ -55,8 +57,25 @@ def _given_flags(search: Search, request: Request) -> Iterator[str]:
     free = Search(search.model, search.trials, replace(search.settings, **changes), request.given - placing)
     found = choose(free, make_grid(search.model, free.settings, request), replace(request, given=request.given - placing))
     if found is not None and found.trial.fits:
-        n_ctx = format_tokens(found.trial.settings.n_ctx)
-        yield f"Let fitplug place the layers: without your own placement {n_ctx} tokens fit."
+        n_ctx, kept = format_tokens(found.trial.settings.n_ctx), format_bytes(found.trial.on_host)
+        yield f"Let fitplug place the layers: without your own placement {n_ctx} tokens fit, with {kept} in the host's memory."
+
+
+def _without_companions(search: Search, request: Request) -> Iterator[str]:
+    """What runs beside the model may be what does not fit."""
+    settings = search.settings
+    if settings.model_draft is not None:
+        yield from _retried(search, request, {"model_draft": None, "spec_type": None}, "Leave out the draft model (-md)")
+    if settings.mmproj is not None and settings.mmproj_offload:
+        words = "Let the projector work on the CPU (--no-mmproj-offload)"
+        yield from _retried(search, request, {"mmproj_offload": False}, words)
+
+
+def _retried(search: Search, request: Request, changes: Changes, words: str) -> Iterator[str]:
+    other = search.variant(quick=True, fresh=True, **changes)
+    found = choose(other, make_grid(search.model, other.settings, request), request)
+    if found is not None and found.trial.fits:
+        yield f"{words}: then {format_tokens(found.trial.settings.n_ctx)} tokens fit."
 
 
 def _shorter(choice: Choice, search: Search, grid: Grid, request: Request) -> Iterator[str]:
@@ -89,24 +108,34 @@ def _small_cache(search: Search, grid: Grid, request: Request) -> Iterator[str]:
 
 
 def _smaller_quant(search: Search, request: Request) -> Iterator[str]:
-    """The best quant of the same model that fits, by the types that llama-quantize would choose."""
+    """The best quant of the same model that fits as asked; if none does, with a short context and nothing beside it."""
+    alone = search.variant(quick=True, fresh=True, model_draft=None, spec_type=None, mmproj_offload=False)
+    least = replace(request, given=request.given - {"n_ctx", "n_gpu_layers"}, min_ctx=_LEAST_CTX)
+    for wanted, start in ((request, search), (least, alone)):
+        for ftype in _LADDER:
+            found = _as_quant(ftype, start, wanted)
+            if found is not None:
+                size, settings = format_bytes(found.search.model.n_bytes), found.trial.settings
+                less = " without what runs beside it" if settings.model_draft != search.settings.model_draft else ""
+                n_ctx = format_tokens(settings.n_ctx)
+                yield f"A smaller quant: {ftype} of this model has about {size} and fits with {n_ctx} tokens{less}."
+                return
+
+
+def _as_quant(ftype: str, search: Search, request: Request) -> Choice | None:
+    """The plan for another quant; None where it does not fit, or is not smaller."""
+    smaller = requantised(search.model, ftype)
     room = sum(search.trials.budgets) + search.machine.host.available_bytes
-    for ftype in _LADDER:
-        smaller = requantised(search.model, ftype)
-        if smaller is None or smaller.n_bytes >= min(search.model.n_bytes, room):
-            continue
-        trials = Trials(smaller, search.machine, search.trials.runner, request.reserve_bytes, search.trials.factory)
-        try:
-            other = Search(smaller, trials, search.settings, request.given)
-            other.quick = True
-            found = choose(other, make_grid(smaller, search.settings, request), request)
-        except FitplugError:
-            return
-        if found is not None and found.trial.fits:
-            n_ctx = format_tokens(found.trial.settings.n_ctx)
-            size = format_bytes(smaller.n_bytes)
-            yield f"A smaller quant: {ftype} of this model has about {size} and fits with {n_ctx} tokens."
-            return
+    if smaller is None or smaller.n_bytes >= min(search.model.n_bytes, room):
+        return None
+    trials = Trials(smaller, search.machine, search.trials.runner, request.reserve_bytes, search.trials.factory)
+    other = Search(smaller, trials, search.settings, request.given)
+    other.quick = True
+    try:
+        found = choose(other, make_grid(smaller, search.settings, request), request)
+    except FitplugError:
+        return None
+    return found if found is not None and found.trial.fits else None
 
 
 def requantised(model: Model, ftype: str) -> Model | None:

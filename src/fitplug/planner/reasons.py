@@ -105,7 +105,7 @@ def _conceded(choice: Choice) -> Iterator[str]:
             )
         elif name == "type_k":
             yield (
-                f"The cache has {settings.type_k} instead of 16 bits (-ctk, -ctv): hardly any loss of quality for half of the "
+                f"The cache is {settings.type_k}, 8 bits instead of 16 (-ctk, -ctv): hardly any loss of quality for half the "
                 "memory."
             )
 
@@ -138,6 +138,7 @@ def _divided(trial: Trial, machine: Machine) -> Iterator[str]:
 
 def _context(choice: Choice, grid: Grid, request: Request) -> Iterator[str]:
     n_ctx = choice.trial.settings.n_ctx
+    n_slots = 1 if choice.trial.settings.kv_unified else choice.trial.settings.n_seq_max
     words = f"{format_tokens(n_ctx)} tokens"
     if "n_ctx" in request.given:
         yield f"The context is {words}, as you asked."
@@ -148,7 +149,7 @@ def _context(choice: Choice, grid: Grid, request: Request) -> Iterator[str]:
     elif choice.where in ("one", "several", "given"):
         yield (
             f"The context is {words}, the longest that leaves {format_bytes(request.reserve_bytes)} free on every GPU; "
-            f"the model was trained for {format_tokens(grid.high)}."
+            f"the model was trained for {format_tokens(grid.high // n_slots)}{' a user' if n_slots > 1 else ''}."
         )
     elif choice.where == "cpu":
         yield f"The context is {words}, the longest that leaves a quarter of the host's memory to others."
