@@ -256,3 +256,65 @@ def test_what_a_runner_has_no_place_for_is_left_alone(name, cards, lacks):
     assert plan.fits
     for found in (plan.estimate, *(other.estimate for other in plan.alternatives)):
         assert all(getattr(found.settings, field) == getattr(Settings(), field) for field in lacks)
+
+
+def test_windows_is_warned_of_what_it_moves_to_the_host_in_silence():
+    machine = make_machine(12)
+    windows = replace(machine, host=replace(machine.host, extra={"system": "windows"}))
+    warned, quiet = (any("Windows" in reason for reason in plan_of(DENSE, each).reasons) for each in (windows, machine))
+    assert warned
+    assert not quiet
+
+
+def test_a_slow_first_card_lets_a_fast_one_go_first_where_weights_stay_on_the_cpu():
+    slow = card(6, name="NVIDIA GeForce GTX 1060 6GB", bandwidth=192 * 10**9)
+    fast = card(12, name="NVIDIA GeForce RTX 4090", bandwidth=1008 * 10**9)
+    large = make_model(n_layer=80, n_embd=8192, n_ff=28672)
+    plan = plan_of(large, make_machine(slow, fast))
+    assert plan.estimate.settings.devices == ("CUDA1", "CUDA0")
+    assert any("comes first" in reason for reason in plan.reasons)
+    assert plan_of(large, make_machine(fast, slow)).estimate.settings.devices is None
+
+
+def test_a_slow_card_is_left_out_where_faster_ones_are_enough():
+    fast, slow = card(12, bandwidth=1000 * 10**9), card(24, bandwidth=200 * 10**9)
+    large = make_model(n_layer=100, n_ctx_train=8192)
+    plan = plan_of(large, make_machine(fast, slow, fast))
+    assert set(plan.estimate.layer_devices) == {"CUDA0", "CUDA2"}
+    assert any("CUDA1 is left out" in reason for reason in plan.reasons)
+
+
+def test_a_smaller_micro_batch_is_taken_before_a_layer_leaves_the_gpu():
+    whole = Quick(DENSE, make_machine(100), SERVER)(Settings(n_ctx=8192))
+    counted = whole.n_bytes("CUDA0") - whole.n_bytes("CUDA0", Kind.COMPUTE)
+    machine = make_machine(card((counted + whole.n_bytes("CUDA0", Kind.COMPUTE) * 0.7) / GIB + 1))
+    plan = plan_of(DENSE, machine)
+    assert plan.estimate.settings.n_ubatch == 256
+    assert set(plan.estimate.layer_devices) == {"CUDA0"}
+    kept = plan_of(DENSE, machine, wanted=Settings(n_ubatch=512), given=frozenset({"n_ubatch"}))
+    assert kept.estimate.settings.n_ubatch == 512
+
+
+def test_the_goal_speed_reads_more_tokens_at_a_time_where_weights_are_copied():
+    cards = card(4, name="NVIDIA GeForce RTX 3060", bandwidth=360 * 10**9)
+    fast, plain = (plan_of(EXPERTS, make_machine(cards), goal=goal).estimate.settings for goal in ("speed", "balanced"))
+    assert (fast.n_ubatch, plain.n_ubatch) == (2048, 512)
+
+
+def test_the_price_of_a_given_setting_is_told():
+    machine = make_machine(12)
+    plan = plan_of(DENSE, machine, wanted=Settings(n_gpu_layers=7), given=frozenset({"n_gpu_layers"}))
+    assert any("-ngl has a price" in reason for reason in plan.reasons)
+    free = plan_of(DENSE, machine, wanted=Settings(n_gpu_layers=99), given=frozenset({"n_gpu_layers"}))
+    assert not any("price" in reason for reason in free.reasons)
+
+
+def test_a_layer_is_divided_between_cards_for_a_longer_context():
+    large = make_model(n_layer=16, n_embd=8192, n_ff=28672)
+    layer = sum(t.n_bytes for name, t in large.tensors.items() if name.startswith("blk.1."))
+    machine = make_machine(*[card(1.6 + 9.4 * layer / GIB)] * 2)
+    divided = plan_of(large, machine).estimate.settings
+    whole = plan_of(large, machine, given=frozenset({"overrides"})).estimate.settings
+    assert any(each.buffer == "CUDA1" for each in divided.overrides)
+    assert divided.n_gpu_layers == whole.n_gpu_layers == large.n_layer_all + 1
+    assert divided.n_ctx > whole.n_ctx * 1.05
