@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fitplug.machine.backends import BACKENDS
+from fitplug.machine.backends import BACKENDS, backend
+from fitplug.machine.records import Device
 from fitplug.memory.graph.devices import cpu_backend
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "accuracy"
@@ -65,7 +66,12 @@ def test_the_mask_in_f32_is_what_the_host_held_more_before():
 
 def test_the_cpu_computes_in_the_first_devices_pinned_memory():
     """ggml_backend_vk_host_buffer_type_get_alignment: minMemoryMapAlignment."""
-    assert cpu_backend([BACKENDS["vulkan"], BACKENDS["cuda"]]).alignment == 4096
+    radeon, geforce = (
+        backend(Device(backend="vulkan", name=name, total_bytes=1, free_bytes=1))
+        for name in ("AMD Radeon RX 7900 XTX (RADV NAVI31)", "NVIDIA GeForce RTX 3090")
+    )
+    assert cpu_backend([radeon, BACKENDS["cuda"]]).alignment == 4096
+    assert cpu_backend([geforce]).alignment == 64
     assert cpu_backend([BACKENDS["cuda"]]).alignment == 32
     assert cpu_backend([]).alignment == 32
     assert cpu_backend([BACKENDS["metal"]]).alignment == 32

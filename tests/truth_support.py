@@ -138,9 +138,10 @@ def model(name, ftype):
 
 
 def machine(devices, host_bytes=48 << 30):
+    """A machine with these devices; what a row says besides of one, a machine file may say too."""
     gpus = [
-        {"kind": "gpu", "backend": "cuda", "name": d["name"], "total_bytes": d["total_mib"] << 20,
-         "free_bytes": d["free_mib"] << 20, "compute_capability": d["compute_capability"]}
+        {"kind": "gpu", "backend": "cuda", "total_bytes": d["total_mib"] << 20, "free_bytes": d["free_mib"] << 20,
+         **{key: value for key, value in d.items() if not key.endswith("_mib")}}
         for d in devices
     ]  # fmt: skip
     return machine_from_json({"devices": gpus, "host": {"total_bytes": host_bytes, "available_bytes": host_bytes}})
@@ -188,7 +189,7 @@ def told(row, kind):
     """llama.cpp's bytes of one kind per device; all host buffers are one."""
     found = Counter()
     for name, held in row["out"]["buffers"].items():
-        found[name if name.startswith("CUDA") and name != "CUDA_Host" else HOST] += held[kind]
+        found[name if name[-1].isdigit() else HOST] += held[kind]
     return {device: n for device, n in found.items() if n}
 
 

@@ -8,6 +8,8 @@ from fitplug.machine.records import Device
 _INTEGRATED, _DISCRETE = 1, 2
 """VkPhysicalDeviceType. llama.cpp takes virtual GPUs and processors only where it is told to."""
 _DEVICE_LOCAL = 1
+_BLOCK = 1 << 30
+"""ggml allocates no larger blocks at once."""
 
 
 def parse(raw: Mapping[str, Any]) -> list[Device]:
@@ -43,5 +45,20 @@ def _device(found: Mapping[str, Any]) -> Device:
     return Device(
         kind="igpu" if integrated else "gpu", backend="vulkan", name=found["name"], total_bytes=total,
         free_bytes=min(free, total), unified=integrated, pci_id=found.get("pci_id"),
-        extra={"pci_device": f"{found['vendor']:04x}:{found['device']:04x}"},
+        extra={"pci_device": f"{found['vendor']:04x}:{found['device']:04x}", **_limits(found.get("limits") or {})},
     )  # fmt: skip
+
+
+def _limits(told: Mapping[str, int]) -> dict[str, int]:
+    """The driver's limits as keys of a machine file, those that say something.
+
+    Source: ggml/src/ggml-vulkan/ggml-vulkan.cpp, ggml_vk_get_device (suballocation_block_size, max_buffer_size) and
+    ggml_backend_vk_device_supports_op (tensor_size_supported).
+    """
+    if not all(told.get(key) for key in ("storage_alignment", "map_alignment", "storage_range", "allocation", "buffer")):
+        return {}
+    return {
+        "alignment": told["storage_alignment"], "host_alignment": told["map_alignment"],
+        "max_buffer_bytes": min(_BLOCK, told["allocation"], told["buffer"]),
+        "max_tensor_bytes": min(told["storage_range"], told["buffer"]),
+    }  # fmt: skip

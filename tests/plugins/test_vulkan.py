@@ -27,6 +27,9 @@ def test_devices_heaps_and_budgets_are_read(tmp_path):
     assert (chip.kind, chip.unified, chip.pci_id) == ("igpu", True, None)
     assert (chip.total_bytes, chip.free_bytes) == (24 * GIB, 24 * GIB)
     assert [line.partition(":")[0] for line in notes({"devices": found})] == ["Adreno X1-85"]
+    limits = {key: value for key, value in card.extra.items() if key != "pci_device"}
+    assert limits == {"alignment": 4, "host_alignment": 4096, "max_buffer_bytes": GIB, "max_tensor_bytes": 0xFFFFFFF8}
+    assert set(chip.extra) == {"pci_device"}  # a driver that says nothing of them
 
 
 def test_this_machines_own_library_is_understood():

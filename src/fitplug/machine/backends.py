@@ -5,7 +5,7 @@ the buffer types' get_alignment, get_alloc_size and get_max_size and the devices
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from fitplug.errors import RefusedError
 from fitplug.machine.records import Device
@@ -33,6 +33,8 @@ class WeightRules(NamedTuple):
     """SSM_SCAN of Mamba 2: state sizes; None: any."""
     scan_first: Literal["no", "narrow", "yes"] = "yes"
     """SSM_SCAN of Mamba 1: not at all; one size of it; any."""
+    max_bytes: int | None = None
+    """Larger ones it does not compute with."""
 
 
 _INTEGERS = frozenset({"i8", "i16", "i32", "i64", "f64", "q8_1"})
@@ -58,6 +60,10 @@ _ANYTHING = WeightRules(no_mul_mat=frozenset(), no_get_rows=frozenset(), scalars
 """A backend that says yes to every operation, whatever happens then."""
 
 
+GraphRules: TypeAlias = Literal["plain", "cuda", "metal", "rpc", "vulkan"]
+"""What a backend computes, reorders and adds to a tensor's size: a rule of `memory.graph.devices`."""
+
+
 class Backend(NamedTuple):
     """One ggml backend."""
 
@@ -72,21 +78,33 @@ class Backend(NamedTuple):
     """Pinned host memory, which llama.cpp puts CPU weights into."""
     host_alignment: int = CPU_ALIGNMENT
     """Of tensors in such a buffer; the scheduler's CPU computes in one of the first device's."""
+    host_extra: int = 0
+    """What each such buffer has besides the tensors when it is really allocated."""
     max_buffer_bytes: int | None = None
     """Larger sums of tensors are cut into several buffers."""
+    max_tensor_bytes: int | None = None
+    """With a larger tensor it does not compute."""
     asynchronous: bool = True
     events: bool = True
     """Both are needed for pipeline parallelism over several devices."""
     split_rows: bool = False
     """Has split buffers: `-sm row`."""
+    graph: GraphRules = "plain"
+    reads_host: bool = False
+    """Integrated devices read the host's buffers in place."""
     flash_attn: str = "any"
     """Which head sizes its flash attention takes: a rule of `memory.flash_attention`."""
     weights: WeightRules = _CUDA
+    driver_limits: bool = False
+    """Alignments and longest buffers are the driver's to say: of `machine.drivers` where the device does not."""
     compute_proven: bool = False
     """Its compute buffers have been held to llama.cpp's own answers, to the byte. The others' graphs are laid out by the same
-    allocator, but what they reorder, fuse or cannot compute is not simulated."""
+    allocator, but what they reorder, fuse or cannot compute is not simulated, or their driver's limits are only supposed."""
     source: str = ""
 
+
+DRIVER_KEYS = ("alignment", "host_alignment", "max_tensor_bytes")
+"""What a device must say of its driver's limits for its figures to be exact."""
 
 BACKENDS = {
     row.name: row
@@ -97,30 +115,37 @@ BACKENDS = {
             128,
             512,
             "CUDA_Host",
+            graph="cuda",
+            reads_host=True,
             flash_attn="cuda",
             compute_proven=True,
             source="ggml/src/ggml-cuda/ggml-cuda.cu",
         ),
-        Backend("rocm", "ROCm", 128, 512, "ROCm_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
-        Backend("musa", "MUSA", 128, 512, "MUSA_Host", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"),
-        Backend("metal", "MTL", 32, weights=_METAL, source="ggml/src/ggml-metal/ggml-metal.cpp"),
-        # The alignment is the driver's minStorageBufferOffsetAlignment; 64 is common, a machine file may say otherwise.
-        # Of host memory it is minMemoryMapAlignment: a page with Mesa's drivers, 64 with NVIDIA's.
+        Backend(
+            "rocm", "ROCm", 128, 512, "ROCm_Host", graph="cuda", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"
+        ),
+        Backend(
+            "musa", "MUSA", 128, 512, "MUSA_Host", graph="cuda", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"
+        ),
+        Backend("metal", "MTL", 32, graph="metal", weights=_METAL, source="ggml/src/ggml-metal/ggml-metal.cpp"),
         Backend(
             "vulkan",
             "Vulkan",
             64,
             0,
             "Vulkan_Host",
-            4096,
-            GIB,
+            host_extra=32,
+            max_buffer_bytes=GIB,
+            graph="vulkan",
             weights=_VULKAN,
+            driver_limits=True,
+            compute_proven=True,
             source="ggml/src/ggml-vulkan/ggml-vulkan.cpp",
         ),
         Backend("sycl", "SYCL", 128, 512, "SYCL_Host", split_rows=True, source="ggml/src/ggml-sycl/ggml-sycl.cpp"),
         # A server answers with its own backend's figures; those of CUDA are supposed. It is never asked what it can compute
         # (ggml_backend_rpc_device_supports_op: always true).
-        Backend("rpc", "RPC", 128, 512, weights=_ANYTHING, source="ggml/src/ggml-rpc/ggml-rpc.cpp"),
+        Backend("rpc", "RPC", 128, 512, graph="rpc", weights=_ANYTHING, source="ggml/src/ggml-rpc/ggml-rpc.cpp"),
         Backend("opencl", "GPUOpenCL", 128, asynchronous=False, events=False, source="ggml/src/ggml-opencl/ggml-opencl.cpp"),
         Backend("cann", "CANN", 128, 0, "CANN_Host", asynchronous=False, source="ggml/src/ggml-cann/ggml-cann.cpp"),
     )
@@ -137,12 +162,30 @@ def backend(device: Device) -> Backend:
     known = BACKENDS.get(device.backend)
     row = known or Backend(device.backend, device.backend.upper(), 128)
     told = device.extra
+    if row.driver_limits:
+        row = _with_driver(row, device)
+    max_tensor_bytes = _within(told.get("max_tensor_bytes"), 1 << 20, 1 << 62) or row.max_tensor_bytes
     return row._replace(
         alignment=_within(told.get("alignment"), 1, 1 << 16) or row.alignment,
         row_padding=row.row_padding if "row_padding" not in told else _within(told["row_padding"], 0, 1 << 12) or 0,
         host_alignment=_within(told.get("host_alignment"), 1, 1 << 16) or row.host_alignment,
         max_buffer_bytes=_within(told.get("max_buffer_bytes"), 1 << 20, 1 << 62) or row.max_buffer_bytes,
+        max_tensor_bytes=max_tensor_bytes,
+        weights=row.weights._replace(max_bytes=max_tensor_bytes),
         compute_proven=row.compute_proven or (row.name == "rpc" and told.get("served_by") in SERVED),
+    )
+
+
+def _with_driver(row: Backend, device: Device) -> Backend:
+    """The row with what the device's driver usually states; proven only where the device says it itself."""
+    from fitplug.machine.drivers import limits
+
+    found = limits(device)
+    return row._replace(
+        alignment=found.alignment,
+        host_alignment=found.host_alignment,
+        max_tensor_bytes=found.max_tensor_bytes,
+        compute_proven=row.compute_proven and all(key in device.extra for key in DRIVER_KEYS),
     )
 
 

@@ -212,7 +212,7 @@ class ComputeEstimator:
         found = self._backends.get(key)
         if found is None:
             devices = device_backends(placement.devices, placement.names)
-            found = self._backends[key] = (*devices, cpu_backend(placement.backends))
+            found = self._backends[key] = (*devices, cpu_backend(placement.backends, measuring=self.runner.measuring))
         return found
 
     def reserve(self, params: GraphParams, placement: Placement, settings: Settings) -> list[int]:

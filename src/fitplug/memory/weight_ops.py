@@ -128,6 +128,8 @@ _SUPER_BLOCK = 256
 def gpu_supports(op: str, tensor: Tensor, model: Model, rules: WeightRules) -> bool:
     """Whether a backend can do `op` with this weight, in weight_buft_supported's trial shapes."""
     type_, shape = tensor.type, tensor.shape
+    if rules.max_bytes is not None and tensor.n_bytes > rules.max_bytes:
+        return False
     if op in ("MUL_MAT", "MUL_MAT_ID"):
         return type_ not in rules.no_mul_mat
     if op == "GET_ROWS":

@@ -78,7 +78,9 @@ class WeightTable:
         self.model, self.load_mtp = model, load_mtp
         self.host_buffer, self.cpu = host_buffer, cpu
         self.traits = tuple({traits(row) for row in backends})
-        self.host_rules = next((row.weights for row in backends if row.host_buffer), None)
+        pinned = next((row for row in backends if row.host_buffer), None)
+        self.host_rules = pinned.weights if pinned else None
+        self.host_alignment = pinned.host_alignment if pinned else CPU_ALIGNMENT
         self.weights: list[Weight] = []
         self.rope: list[Tensor] = []
         self.unknown: list[str] = []
@@ -106,8 +108,12 @@ class WeightTable:
 
     def _weight(self, tensor: Tensor, used: Use) -> Weight:
         sizes = {t: device_size(tensor, t) for t in self.traits if gpu_supports(used.op, tensor, self.model, t.rules)}
-        host, host_bytes = self.host_buffer_of(tensor, used.op), pad(tensor.n_bytes, CPU_ALIGNMENT)
-        return Weight(tensor, used, host, host_bytes, sizes, len(sizes) == len(self.traits))
+        host = self.host_buffer_of(tensor, used.op)
+        return Weight(tensor, used, host, self.host_size(tensor, host), sizes, len(sizes) == len(self.traits))
+
+    def host_size(self, tensor: Tensor, buffer: str) -> int:
+        """Bytes in a host buffer."""
+        return pad(tensor.n_bytes, self.host_alignment if buffer == self.host_buffer else CPU_ALIGNMENT)
 
     def host_buffer_of(self, tensor: Tensor, op: str) -> str:
         """make_cpu_buft_list: pinned memory of the first GPU if that GPU can do the operation, repacked, plain."""
@@ -196,7 +202,7 @@ class Placed:
 
     def _size(self, tensor: Tensor, buffer: str) -> int:
         own = self._traits.get(buffer)
-        return pad(tensor.n_bytes, CPU_ALIGNMENT) if own is None else device_size(tensor, own)
+        return self.table.host_size(tensor, buffer) if own is None else device_size(tensor, own)
 
     def device(self, il: int) -> str:
         """The device of a block, of the INPUT or of the OUTPUT layer."""

@@ -70,4 +70,5 @@ def test_a_run_that_needs_more_is_kept_longer():
 
     assert [il for il, _ in shortened(classes, cut)] == [*range(4), *range(30, 35)]
     assert [il for il, _ in shortened(classes[::-1], cut)] == [*range(5), *range(30, 34)]
-    assert [il for il, _ in shortened(classes, cut.longer([b, a]))] == [*range(5), *range(30, 60)]
+    assert [il for il, _ in shortened(classes, cut.longer([b, a]))] == [*range(5), *range(30, 39)]
+    assert [il for il, _ in shortened(classes, cut.longer([b, a]).longer([b]))] == [*range(5), *range(30, 60)]

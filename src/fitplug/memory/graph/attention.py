@@ -277,28 +277,37 @@ class Attention(Projections):
         kq_b: Tensor | None = None,
         sinks: Tensor | None = None,
         v_mla: Tensor | None = None,
+        n_kv_max: int = 0,
     ) -> Tensor:
-        """llm_graph_context::build_attn_mha."""
+        """llm_graph_context::build_attn_mha; `n_kv_max` is how many cells a row of the mask shows at most, 0 if any."""
         v_trans = v.nb[1] > v.nb[2]
         n_stream = k.ne[3]
         n_q = q.ne[2] // n_stream
         q = ggml.view_4d(q, q.ne[0], q.ne[1], n_q, n_stream, q.nb[1], q.nb[2], q.nb[2] * n_q)
         q, k, v = (ggml.permute(t, 0, 2, 1, 3) for t in (q, k, v))
         if self.flash_attn and kq_b is None:
-            cur = self._flash(q, k, ggml.transpose(v) if v_trans else v, kq_mask, il, sinks, v_mla)
+            cur = self._flash(q, k, ggml.transpose(v) if v_trans else v, kq_mask, il, sinks, v_mla, n_kv_max)
         else:
             cur = self._softmax(q, k, v, kq_mask, kq_b, sinks, v_mla, v_trans)
         self.expand(cur)
         return cur
 
     def _flash(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, il: int, sinks: Tensor | None, v_mla: Tensor | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        il: int,
+        sinks: Tensor | None,
+        v_mla: Tensor | None,
+        n_kv_max: int,
     ) -> Tensor:
         if k.type == "f32":  # without a cache
             k = ggml.cast(k, "f16")
         if v.type == "f32":
             v = ggml.cast(v, "f16")
-        cur = ggml.flash_attn_ext(q, k, v, mask, self.max_alibi_bias, self.attn_soft_cap, sinks)
+        cur = ggml.flash_attn_ext(q, k, v, mask, self.max_alibi_bias, self.attn_soft_cap, sinks, n_kv_max)
         self.fused_nodes.append(FusedNode("flash_attn", cur, il))
         if v_mla is not None:
             cur = ggml.mul_mat(v_mla, ggml.permute(cur, 0, 2, 1, 3))

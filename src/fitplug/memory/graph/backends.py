@@ -1,7 +1,8 @@
 """What the allocator and the scheduler must know of a ggml backend."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import NamedTuple, TypeAlias
 
 from fitplug.memory.graph.tensor import Tensor, nbytes
 
@@ -12,6 +13,32 @@ KeepAlive = Callable[[Tensor, Tensor], None]
 """(tensor, until): the tensor's memory may not be reused before `until` is computed (add_alloc_dep)."""
 
 
+def batch_size(t: Tensor) -> int:
+    """How many rows are computed with one weight (the backends' get_op_batch_size); a look-up is never worth a copy."""
+    if t.op == "GET_ROWS":
+        return 0
+    if t.op == "MUL_MAT":
+        return t.ne[1]
+    if t.op in {"MUL_MAT_ID", "ROPE", "ROPE_BACK"}:
+        return t.ne[2]
+    return t.ne[1] * t.ne[2] * t.ne[3]
+
+
+class Step(NamedTuple):
+    """Nodes that get their place at once."""
+
+    nodes: Sequence[int]
+    """Their numbers in the split."""
+    sees: int
+    """Number of the first node that had no say in it."""
+    state: frozenset[int] = frozenset()
+    """Numbers of the nodes that the next steps depend on besides which have their place."""
+
+
+Order: TypeAlias = Sequence[Step]
+"""The nodes of a split in the order in which a backend computes them."""
+
+
 class Backend:
     """The defaults of ggml-backend.cpp: sizes as they are, every operation supported, nothing offloaded, nothing reordered."""
 
@@ -19,10 +46,12 @@ class Backend:
     alignment = 32
     uses_host_memory = False
     """Can read and write the host's buffers in place: the CPU, and GPUs that share its memory."""
-    fuses = False
-    """Has a graph_optimize of its own."""
+    optimizes_from = 0
+    """Fewest nodes of which its graph_optimize makes anything; 0: it has none."""
     max_size = 1 << 62
     """Longest single buffer (ggml_backend_buft_get_max_size)."""
+    buffer_extra = 0
+    """Bytes that each buffer has besides what was asked for."""
 
     def begin(self) -> None:
         """Graphs of another run follow: forget what was kept from the last one's."""
@@ -43,18 +72,21 @@ class Backend:
         """Whether it computes this operation although the weight lies in host memory (ggml_backend_offload_op)."""
         return False
 
-    def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: "Uses", keep: KeepAlive) -> None:
-        """Ask for tensors to stay alive that a fused kernel still reads (ggml_backend_graph_optimize).
+    def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: "Uses", keep: KeepAlive) -> Order | None:
+        """Ask for tensors to stay alive that a fused kernel still reads, and for another order (ggml_backend_graph_optimize).
 
         `nodes` are one split's, `after` is the node that follows it.
         """
 
 
 class Uses:
-    """How often each tensor of a graph is a source (ggml_cgraph::use_counts); counted when somebody asks."""
+    """How often each tensor of a graph is a source (ggml_cgraph::use_counts); counted when somebody asks.
 
-    def __init__(self, nodes: Sequence[Tensor]) -> None:
-        self._nodes = nodes
+    `copied` are the tensors whose copies stand as sources in their place: the graph was counted before it was split.
+    """
+
+    def __init__(self, nodes: Sequence[Tensor], copied: Mapping[int, Tensor]) -> None:
+        self._nodes, self._copied = nodes, copied
 
     def of(self, t: Tensor) -> int:
         """Readers of `t`."""
@@ -66,5 +98,6 @@ class Uses:
         for node in self._nodes:
             for src in node.src:
                 if src is not None:
-                    counts[id(src)] = counts.get(id(src), 0) + 1
+                    key = id(self._copied.get(id(src), src))
+                    counts[key] = counts.get(key, 0) + 1
         return counts

@@ -1,9 +1,10 @@
 """CUDA, and HIP and MUSA which are the same source (ggml/src/ggml-cuda/ggml-cuda.cu, fattn.cu)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from fitplug.memory.graph import cuda_fusion
-from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend, KeepAlive, Uses
+from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend, KeepAlive, Uses, batch_size
+from fitplug.memory.graph.supports import FLOATS, HALVES, Rule, first_contiguous, first_is, first_rows_contiguous, src
 from fitplug.memory.graph.tensor import BLOCKS, PREC_F32, Tensor, is_contiguous, is_quantized, nbytes, nelements, row_size
 from fitplug.units import pad
 
@@ -29,7 +30,6 @@ UNARY = frozenset((
     "abs", "sgn", "neg", "step", "gelu", "silu", "relu", "sigmoid", "hardsigmoid", "hardswish", "gelu_erf", "gelu_quick",
     "tanh", "exp", "expm1", "softplus", "elu", "xielu", "floor", "ceil", "round", "trunc",
 ))  # fmt: skip
-FLOATS = frozenset(("f32", "f16", "bf16"))
 SAME_HEADS = frozenset((40, 64, 72, 80, 96, 112, 128, 256))
 """Flash attention's head sizes with K and V equal."""
 GROUPED_HEADS = {192: (128, 8), 320: (256, 32), 512: (512, 1), 576: (512, 1)}
@@ -40,7 +40,7 @@ class CudaBackend(Backend):
     """One CUDA device."""
 
     alignment = 128
-    fuses = True
+    optimizes_from = 4
 
     def __init__(self, name: str, index: int, *, cc: int = 80, integrated: bool = False, alone: bool = True) -> None:
         """`cc` is ten times the compute capability; `alone` is false beside another CUDA device."""
@@ -75,14 +75,7 @@ class CudaBackend(Backend):
 
     def offloads_op(self, t: Tensor) -> bool:
         """ggml_backend_cuda_device_offload_op: large batches are worth copying the weight for."""
-        op, ne = t.op, t.ne
-        if op == "GET_ROWS":
-            return False
-        if op == "MUL_MAT":
-            return ne[1] >= OFFLOAD_MIN_BATCH
-        if op in {"MUL_MAT_ID", "ROPE"}:
-            return ne[2] >= OFFLOAD_MIN_BATCH
-        return ne[1] * ne[2] * ne[3] >= OFFLOAD_MIN_BATCH
+        return batch_size(t) >= OFFLOAD_MIN_BATCH
 
     def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: Uses, keep: KeepAlive) -> None:
         """ggml_backend_cuda_graph_optimize."""
@@ -160,28 +153,9 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, max_bias: flo
 
 # Which operations it computes, where that depends on types or shapes; whatever is not here it always does.
 
-Rule = Callable[[Tensor], bool]
-
-
-def _src(t: Tensor, i: int) -> Tensor:
-    src = t.src[i]
-    if src is None:
-        raise ValueError(t.op)
-    return src
-
-
-def _first_contiguous(t: Tensor) -> bool:
-    return is_contiguous(_src(t, 0))
-
-
-def _rows_contiguous(t: Tensor) -> bool:
-    a = _src(t, 0)
-    block, size = BLOCKS[a.type]
-    return a.ne[0] == block or a.nb[0] == size
-
 
 def _mul_mat(t: Tensor) -> bool:
-    a, b = _src(t, 0), _src(t, 1)
+    a, b = src(t, 0), src(t, 1)
     if a.nb[0] != BLOCKS[a.type][1] or b.nb[0] != BLOCKS[b.type][1]:
         return False
     if b.type == "f16" and a.type != "f16":
@@ -190,12 +164,12 @@ def _mul_mat(t: Tensor) -> bool:
 
 
 def _get_rows(t: Tensor) -> bool:
-    a = _src(t, 0)
+    a = src(t, 0)
     return a.type in GET_ROWS_TYPES or (a.type in {"iq4_nl", "mxfp4"} and a.ne[0] % 256 == 0)
 
 
 def _set_rows(t: Tensor) -> bool:
-    b = _src(t, 0)
+    b = src(t, 0)
     return (t.type in SET_ROWS_TYPES and b.type == "f32") or (t.type == "f16" and b.type == "f16")
 
 
@@ -204,7 +178,7 @@ QUANTS_TO_F32 = frozenset(("q8_0", "q4_0", "q4_1", "q5_0", "q5_1", "i32"))
 
 
 def _cpy(t: Tensor) -> bool:
-    a, b = _src(t, 0), _src(t, 1)
+    a, b = src(t, 0), src(t, 1)
     if a.type in FLOATS and b.type in FLOATS:
         return True
     if (a.type == "f32" and b.type in QUANTS_FROM_F32) or (b.type == "f32" and a.type in QUANTS_TO_F32):
@@ -215,57 +189,57 @@ def _cpy(t: Tensor) -> bool:
 
 
 def _arithmetic(t: Tensor) -> bool:
-    a, b = _src(t, 0).type, _src(t, 1).type
+    a, b = src(t, 0).type, src(t, 1).type
     if "bf16" in {a, b, t.type}:
         return a == "bf16" and t.type == "bf16" and b in {"bf16", "f32"}
-    return a in {"f32", "f16"} and b in {"f32", "f16"} and t.type in {"f32", "f16"}
+    return {a, b, t.type} <= HALVES
 
 
 def _ssm_scan(t: Tensor) -> bool:
-    s, a, b = _src(t, 0), _src(t, 3), _src(t, 4)
+    s, a, b = src(t, 0), src(t, 3), src(t, 4)
     if a.ne[0] == 1:
         return s.ne[0] in {96, 128, 256} and s.ne[1] % 16 == 0
     return s.ne[0] == 16 and s.ne[1] == 1 and s.ne[2] % 128 == 0 and b.ne[1] == 1
 
 
 def _rope(t: Tensor) -> bool:
-    a = _src(t, 0)
+    a = src(t, 0)
     return a.nb[0] == BLOCKS[a.type][1] and is_contiguous(a, 2)
 
 
 def _lightning_indexer(t: Tensor) -> bool:
-    q, k = _src(t, 0), _src(t, 1)
+    q, k = src(t, 0), src(t, 1)
     if q.ne[0] != 128 or q.ne[1] not in {32, 64} or k.type not in FLASH_ATTN_TYPES:
         return False
     return all(is_quantized(x.type) or not any(nb % 16 for nb in x.nb[1:]) for x in (q, k))
 
 
 SUPPORTS: Mapping[str, Rule] = {
-    "UNARY": lambda t: t.param in UNARY and is_contiguous(_src(t, 0)),
-    "GLU": lambda t: is_contiguous(_src(t, 0), 1),
+    "UNARY": lambda t: t.param in UNARY and is_contiguous(src(t, 0)),
+    "GLU": lambda t: is_contiguous(src(t, 0), 1),
     "MUL_MAT": _mul_mat,
     "MUL_MAT_ID": _mul_mat,
     "GET_ROWS": _get_rows,
     "SET_ROWS": _set_rows,
     "CPY": _cpy,
-    "REPEAT": lambda t: _src(t, 0).type in {"f32", "f16"},
-    "NORM": _rows_contiguous,
-    "RMS_NORM": _rows_contiguous,
-    "L2_NORM": _rows_contiguous,
-    "SUM_ROWS": _rows_contiguous,
-    "MEAN": _rows_contiguous,
-    "GROUP_NORM": _first_contiguous,
-    "SCALE": lambda t: _src(t, 0).type in {"f32", "bf16"},
+    "REPEAT": first_is(*HALVES),
+    "NORM": first_rows_contiguous,
+    "RMS_NORM": first_rows_contiguous,
+    "L2_NORM": first_rows_contiguous,
+    "SUM_ROWS": first_rows_contiguous,
+    "MEAN": first_rows_contiguous,
+    "GROUP_NORM": first_contiguous,
+    "SCALE": first_is("f32", "bf16"),
     "ADD": _arithmetic,
     "SUB": _arithmetic,
     "MUL": _arithmetic,
     "DIV": _arithmetic,
     "SSM_SCAN": _ssm_scan,
-    "SSM_CONV": lambda t: _src(t, 0).ne[1] % 128 == 0,
+    "SSM_CONV": lambda t: src(t, 0).ne[1] % 128 == 0,
     "ROPE": _rope,
-    "ROLL": _first_contiguous,
-    "IM2COL": lambda t: is_contiguous(_src(t, 0)) and is_contiguous(_src(t, 1)),
-    "CONV_2D": lambda t: is_contiguous(_src(t, 0)) and is_contiguous(_src(t, 1)),
-    "CONV_2D_DW": lambda t: _src(t, 0).type in {"f16", "f32"} and _src(t, 1).type == "f32",
+    "ROLL": first_contiguous,
+    "IM2COL": lambda t: is_contiguous(src(t, 0)) and is_contiguous(src(t, 1)),
+    "CONV_2D": lambda t: is_contiguous(src(t, 0)) and is_contiguous(src(t, 1)),
+    "CONV_2D_DW": lambda t: src(t, 0).type in HALVES and src(t, 1).type == "f32",
     "LIGHTNING_INDEXER": _lightning_indexer,
 }

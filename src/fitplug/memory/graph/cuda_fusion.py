@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fitplug.memory.graph.backends import KeepAlive, Uses
+from fitplug.memory.graph.fusion import fusible, sums_all
 from fitplug.memory.graph.tensor import Tensor, is_contiguous
 
 MAX_REDUCED = 15
@@ -62,7 +63,7 @@ def weighted_reduction(nodes: Sequence[Tensor], at: int, uses: Uses) -> Reductio
     if not 2 <= n_used <= MAX_REDUCED or weighted.ne[2] * weighted.ne[3] <= 0:
         return None
     count = 2 * n_used + n_mul - 1
-    if at + count > len(nodes) or not _sums_all(nodes[at + n_mul : at + count], weighted, n_used):
+    if at + count > len(nodes) or not sums_all(nodes[at + n_mul : at + count], weighted, n_used):
         return None
     return Reduction(kept, nodes[at + count - 1], count) if fusible(nodes[at : at + count], {count - 1}, uses) else None
 
@@ -76,26 +77,6 @@ def _factors(mul: Tensor) -> tuple[Tensor, ...] | None:
         if same and is_contiguous(full) and is_contiguous(broadcast):
             return full, broadcast
     return None
-
-
-def _sums_all(nodes: Sequence[Tensor], weighted: Tensor, n_used: int) -> bool:
-    """One view of each expert, summed from the first to the last."""
-    views: list[Tensor] = []
-    total: Tensor | None = None
-    n_adds = 0
-    for node in nodes:
-        if node.op == "VIEW":
-            if len(views) >= n_used or node.src[0] is not weighted or node.view_offs != len(views) * weighted.nb[1]:
-                return False
-            views.append(node)
-            continue
-        if node.op != "ADD" or len(views) < 2 or n_adds + 1 >= len(views):
-            return False
-        if node.src[0] is not (total if total is not None else views[0]) or node.src[1] is not views[n_adds + 1]:
-            return False
-        total = node
-        n_adds += 1
-    return len(views) == n_used and n_adds == n_used - 1
 
 
 def top_k_routing(nodes: Sequence[Tensor], at: int, uses: Uses) -> int:
@@ -153,19 +134,3 @@ def _instantiated(ids: Tensor) -> bool:
     """ggml_cuda_should_use_topk_moe: there is a kernel for so many experts."""
     n = ids.nb[1] // ids.nb[0]
     return (n & (n - 1) == 0 and n <= 512) or n in ODD_EXPERT_COUNTS
-
-
-def fusible(nodes: Sequence[Tensor], outputs: set[int], uses: Uses) -> bool:
-    """ggml_can_fuse_subgraph: nobody outside reads anything but the outputs."""
-    inside = {id(node) for node in nodes}
-    for i, node in enumerate(nodes):
-        if i in outputs:
-            continue
-        if node.is_output:
-            return False
-        if sum(src is node for other in nodes[i + 1 :] for src in other.src) != uses.of(node):
-            return False
-        owner = node.view_src
-        if owner is not None and id(owner) not in inside and (owner.buffer is None or not owner.buffer.is_weights):
-            return False
-    return True

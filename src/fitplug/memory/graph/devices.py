@@ -1,15 +1,18 @@
 """A machine's devices as the scheduler's backends."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
+from fitplug.machine.backends import BACKENDS, GraphRules
 from fitplug.machine.backends import Backend as Traits
 from fitplug.machine.backends import backend as traits_of
 from fitplug.machine.records import Device
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.cuda import CudaBackend
+from fitplug.memory.graph.metal import MetalBackend
 from fitplug.memory.graph.rpc import RpcBackend
+from fitplug.memory.graph.vulkan import VulkanBackend
 
-CUDA_LIKE = frozenset(("cuda", "rocm", "musa"))
 UNKNOWN_CAPABILITY = 80
 
 
@@ -29,22 +32,46 @@ class DeviceBackend(Backend):
             self.max_size = traits.max_buffer_bytes
 
 
+class Neighbours(NamedTuple):
+    """A device among the others."""
+
+    name: str
+    number: int
+    """Its number among the scheduler's backends."""
+    alone: bool
+    """No other device is of the same source."""
+
+
 def device_backends(devices: Sequence[Device], names: Sequence[str]) -> list[Backend]:
     """One scheduler backend a device."""
-    alone = sum(device.backend in CUDA_LIKE for device in devices) < 2
-    return [_backend(device, i, name, alone) for i, (device, name) in enumerate(zip(devices, names, strict=True))]
+    rows = [traits_of(device) for device in devices]
+    kinds = [row.graph for row in rows]
+    return [
+        MAKE[row.graph](device, row, Neighbours(name, i, alone=kinds.count(row.graph) < 2))
+        for i, (device, row, name) in enumerate(zip(devices, rows, names, strict=True))
+    ]
 
 
-def _backend(device: Device, index: int, name: str, alone: bool) -> Backend:
-    traits = traits_of(device)
-    if device.backend == "rpc":
-        like_cuda = traits.row_padding or device.extra.get("served_by") in CUDA_LIKE
-        served = CudaBackend(name, index, cc=_capability(device)) if like_cuda else DeviceBackend(name, traits)
-        return RpcBackend(name, traits.alignment, traits.max_buffer_bytes, served)
-    if device.backend not in CUDA_LIKE:
-        return DeviceBackend(name, traits)
-    integrated = device.backend == "cuda" and device.kind == "igpu"
-    return CudaBackend(name, index, cc=_capability(device), integrated=integrated, alone=alone)
+def _cuda(device: Device, traits: Traits, beside: Neighbours) -> Backend:
+    integrated = traits.reads_host and device.kind == "igpu"
+    return CudaBackend(beside.name, beside.number, cc=_capability(device), integrated=integrated, alone=beside.alone)
+
+
+def _rpc(device: Device, traits: Traits, beside: Neighbours) -> Backend:
+    """What serves it answers with its own backend's sizes; one that pads rows is supposed to be CUDA."""
+    behind = BACKENDS.get("cuda" if traits.row_padding else device.extra.get("served_by", ""))
+    rules = behind.graph if behind is not None and behind.graph != "rpc" else "plain"
+    served = MAKE[rules](device, traits, beside._replace(alone=True))
+    return RpcBackend(beside.name, traits.alignment, traits.max_buffer_bytes, served)
+
+
+MAKE: Mapping[GraphRules, Callable[[Device, Traits, Neighbours], Backend]] = {
+    "plain": lambda _, traits, beside: DeviceBackend(beside.name, traits),
+    "cuda": _cuda,
+    "metal": lambda _, traits, beside: MetalBackend(beside.name, traits),
+    "rpc": _rpc,
+    "vulkan": lambda _, traits, beside: VulkanBackend(beside.name, traits),
+}
 
 
 def _capability(device: Device) -> int:
@@ -55,9 +82,15 @@ def _capability(device: Device) -> int:
     return int(major) * 10 + int(minor[:1])
 
 
-def cpu_backend(devices: Sequence[Traits]) -> Backend:
-    """The CPU; its compute buffer lies in the first device's pinned memory, if that has any."""
+def cpu_backend(devices: Sequence[Traits], *, measuring: bool = False) -> Backend:
+    """The CPU; its compute buffer lies in the first device's pinned memory, if that has any.
+
+    `measuring` asks what buffers would take without making them.
+    """
     found = CpuBackend()
     if devices and devices[0].host_buffer:
-        found.alignment = devices[0].host_alignment
+        first = devices[0]
+        found.alignment = first.host_alignment
+        found.max_size = first.max_buffer_bytes or found.max_size
+        found.buffer_extra = 0 if measuring else first.host_extra
     return found

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from fitplug.memory.graph.params import GraphParams
     from fitplug.memory.graph.tensor import Buffer
 
-ATTEMPTS = (4, 5, 0)
+ATTEMPTS = (4, 5, 9, 0)
 """Repetitions that are built of a run: one or two at the start, two in the middle, and the last; 0: all.
 
-What a repetition computes last is part of the next one's graph, so the second may be as special as the first.
+What a repetition computes last is part of the next one's graph, so the second may be as special as the first. A backend
+that looks far ahead for nodes to compute first needs more of them at the end.
 """
 PARTS = frozenset(("weight", "bias", "scale", "input_scale"))
 LONGEST_NUMBER = 6

@@ -23,7 +23,8 @@ def find_loops(program: Program, labels: Sequence[Hashable]) -> list[Run]:
     program.loops = []
     unlike: list[Run] = []
     for run, marks in groupby(program.marks, key=lambda mark: mark.run):
-        loop = _loop(program, labels, *list(marks)[-3:])
+        ends = list(marks)[-3:]
+        loop = _loop(program, labels, *ends) if len(ends) == 3 else None
         if loop is None:
             unlike.append(run)
         else:
@@ -33,6 +34,8 @@ def find_loops(program: Program, labels: Sequence[Hashable]) -> list[Run]:
 
 def _loop(program: Program, labels: Sequence[Hashable], first: Mark, second: Mark, last: Mark) -> Loop | None:
     if not first.lasting == second.lasting == last.lasting:  # copies of its own that are made before all of them
+        return None
+    if not first.ahead == second.ahead == last.ahead:  # a backend computes each of them in an order of its own
         return None
     before, steps = program.steps[first.step : second.step], program.steps[second.step : last.step]
     found = _counterparts(program, labels, before, steps, first.block, second.block)

@@ -309,10 +309,11 @@ def flash_attn_ext(
     max_bias: float = 0.0,
     logit_softcap: float = 0.0,
     sinks: Tensor | None = None,
+    n_kv_max: int = 0,
 ) -> Tensor:
-    """ggml_flash_attn_ext and ggml_flash_attn_ext_add_sinks."""
+    """ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks and ggml_flash_attn_ext_set_n_kv_max."""
     t = Tensor("FLASH_ATTN_EXT", "f32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), [q, k, v, mask, sinks])
-    t.param = (max_bias, logit_softcap)
+    t.param = (max_bias, logit_softcap, n_kv_max)
     return t
 
 
@@ -510,7 +511,9 @@ def ssm_scan(
 def gated_delta_net(q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, K: int = 1) -> Tensor:  # noqa: N803 - ggml's own name
     """ggml_gated_delta_net."""
     n, h, n_tokens, n_seqs = v.ne
-    return Tensor("GATED_DELTA_NET", "f32", (n * h, n_tokens * n_seqs + K * n * n_seqs, 1, 1), [q, k, v, g, beta, state])
+    t = Tensor("GATED_DELTA_NET", "f32", (n * h, n_tokens * n_seqs + K * n * n_seqs, 1, 1), [q, k, v, g, beta, state])
+    t.param = K
+    return t
 
 
 def _with_state(op: str, shape_of: Tensor, src: list[Tensor | None], state: Tensor) -> Tensor:

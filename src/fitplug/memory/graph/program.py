@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeAlias
 from fitplug.memory.graph.allocator import DynAllocator
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.layers import Run
+from fitplug.memory.graph.marks import Start
 from fitplug.memory.graph.scheduler import Schedule
 from fitplug.memory.graph.tensor import Tensor
 
@@ -30,6 +31,8 @@ class Mark(NamedTuple):
     run: Run
     lasting: int
     """Copies that were asked for before it."""
+    ahead: Hashable
+    """What of it is computed before it begins."""
     step: int
     block: int
 
@@ -91,7 +94,8 @@ class Program:
             memory.repeat(loop, self.steps[loop.start : loop.end], n, addresses)
             at = loop.end
         memory.do(self.steps[at:])
-        return [allocator.max_size for allocator in memory.allocators]
+        extra = [backend.buffer_extra for backend in self.backends]
+        return [a.max_size + len(a.chunks) * n for a, n in zip(memory.allocators, extra, strict=True)]
 
 
 class Memory:
@@ -204,13 +208,14 @@ class GraphAllocator:
                     if src.is_input:
                         self._allocate(src, backend)
 
-    def _walk(self, nodes: list[Tensor], ids: list[int], marks: Sequence[tuple[int, Run, int]]) -> None:
+    def _walk(self, nodes: list[Tensor], ids: list[int], marks: Sequence[Start]) -> None:
         """Allocate in order, free what nobody reads any more. Leafs are allocated already, so every source is."""
-        marked = {i: (run, lasting) for i, run, lasting in marks}
+        marked = {mark.at: mark for mark in marks}
         made = self._made
         for i, (node, backend) in enumerate(zip(nodes, ids, strict=True)):
-            if i in marked:
-                made.marks.append(Mark(*marked[i], len(made.steps), len(made.blocks)))
+            mark = marked.get(i)
+            if mark is not None:
+                made.marks.append(Mark(mark.run, mark.lasting, mark.ahead, len(made.steps), len(made.blocks)))
             if not node.allocated and node.view_src is None:
                 self._allocate(node, backend)
             for src in node.src:

@@ -85,14 +85,17 @@ class Sample:
 
     @cached_property
     def fused(self) -> list[Hashable]:
-        """What fusing backends want to be kept, and until when."""
+        """What optimizing backends want to be kept, until when, and in which order they compute."""
         found: list[Hashable] = []
         nodes, number = self.graph.nodes, self.numbers.get
+
+        def keep(t: Tensor, until: Tensor) -> None:
+            found.append((number(t.serial), number(until.serial)))
+
         for backend in self.asked:
-            if backend.fuses:
-                backend.graph_optimize(
-                    nodes, None, Uses(nodes), lambda t, until: found.append((number(t.serial), number(until.serial)))
-                )
+            if backend.optimizes_from:
+                order = backend.graph_optimize(nodes, None, Uses(nodes, {}), keep)
+                found += [tuple(step.nodes) for step in order or ()]
         return found
 
     def answers(self, t: Tensor) -> Hashable:

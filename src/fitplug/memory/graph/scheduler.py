@@ -3,12 +3,12 @@
 ggml/src/ggml-backend.cpp, ggml_backend_sched_split_graph.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from fitplug.memory.graph.backends import Backend, Uses
+from fitplug.memory.graph.backends import Backend, Order, Uses
 from fitplug.memory.graph.build import Graph
-from fitplug.memory.graph.layers import Run
+from fitplug.memory.graph.marks import Start, begun, ends, trusted
 from fitplug.memory.graph.tensor import VIEW_OPS, Tensor
 
 MAX_COPIES = 4
@@ -17,10 +17,6 @@ MAX_SRC = 10
 """GGML_MAX_SRC."""
 NOT_LED_BY_WEIGHTS = frozenset(("ROPE", "FLASH_ATTN_EXT"))
 """Operations whose weights (frequencies, sinks) are too small to decide where they run."""
-
-
-SHORTEST_FUSION = 4
-"""Fewer nodes than this no fused kernel takes that keeps anything alive."""
 
 
 class Split(NamedTuple):
@@ -41,11 +37,8 @@ class Schedule(NamedTuple):
     node_backends: list[int]
     leafs: list[Tensor]
     leaf_backends: list[int]
-    marks: list[tuple[int, Run, int]]
-    """`Graph.marks`, in this order of nodes, and how many copies were asked for before: in their split, and all that stay.
-
-    All copies of a split are made at its start: a repetition that asks for one of its own adds to what the others begin with.
-    """
+    marks: list[Start]
+    """`Graph.marks`, in this order of nodes."""
     splits: list[Split]
 
 
@@ -57,6 +50,8 @@ class Scheduler:
         self.cpu = len(backends) - 1
         self.n_copies = n_copies
         self.op_offload = op_offload
+        self.copied: dict[int, Tensor] = {}
+        """Of each copy, by its identity: what it is a copy of."""
         self.shares = [
             {i for i in range(len(backends)) if i == b or (i == self.cpu and backend.uses_host_memory)}
             for b, backend in enumerate(backends)
@@ -67,8 +62,8 @@ class Scheduler:
         """All passes."""
         self.assign(graph)
         splits = self._split(graph.nodes)
-        deps = self._alloc_deps(graph.nodes, splits)
-        nodes, backends, marks = self._ordered(graph, splits, deps)
+        orders, deps = self._optimize(graph.nodes, splits)
+        nodes, backends, marks = self._ordered(graph, splits, orders, deps)
         leafs, leaf_backends = self._leafs(graph, splits)
         return Schedule(nodes, backends, leafs, leaf_backends, marks, splits)
 
@@ -204,6 +199,7 @@ class Scheduler:
         of_src = copies.get(backend)
         if of_src is None:
             of_src = copies[backend] = [self._duplicate(src) for _ in range(self.n_copies)]
+            self.copied[id(of_src[0])] = src
             split.inputs.append(src)
             split.askers.append(i)
         return of_src[0]
@@ -217,8 +213,11 @@ class Scheduler:
 
     # Dependencies and the final order
 
-    def _alloc_deps(self, nodes: list[Tensor], splits: list[Split]) -> dict[int, list[Tensor]]:
-        """What the backends want kept until a node is computed (ggml_backend_graph_optimize), by that node's id."""
+    def _optimize(self, nodes: list[Tensor], splits: list[Split]) -> tuple[list[Order | None], dict[int, list[Tensor]]]:
+        """What the backends make of their splits (ggml_backend_graph_optimize).
+
+        The order of each split, None where it is as drawn, and what must be kept until a node is computed, by that node's id.
+        """
         deps: dict[int, list[Tensor]] = {}
 
         def keep(tensor: Tensor, until: Tensor) -> None:
@@ -226,31 +225,36 @@ class Scheduler:
             if not any(t is tensor for t in kept):
                 kept.append(tensor)
 
-        uses = Uses(nodes)
+        uses = Uses(nodes, self.copied)
+        orders: list[Order | None] = []
         for split in splits:
             backend = self.backends[split.backend]
-            if backend.fuses and split.end - split.start >= SHORTEST_FUSION:
+            order: Order | None = None
+            if 0 < backend.optimizes_from <= split.end - split.start:
                 after = nodes[split.end] if split.end < len(nodes) else None
-                backend.graph_optimize(nodes[split.start : split.end], after, uses, keep)
-        return deps
+                order = backend.graph_optimize(nodes[split.start : split.end], after, uses, keep)
+            orders.append(order)
+        return orders, deps
 
     def _ordered(
-        self, graph: Graph, splits: list[Split], deps: dict[int, list[Tensor]]
-    ) -> tuple[list[Tensor], list[int], list[tuple[int, Run, int]]]:
+        self, graph: Graph, splits: list[Split], orders: list[Order | None], deps: dict[int, list[Tensor]]
+    ) -> tuple[list[Tensor], list[int], list[Start]]:
         nodes: list[Tensor] = []
         backends: list[int] = []
-        marks: list[tuple[int, Run, int]] = []
-        marked = dict(graph.marks)
+        marks: list[tuple[Start, int]] = []
         lasting = 0
-        for split in splits:
+        for split, order in zip(splits, orders, strict=True):
             for src in split.inputs:
                 dep = Tensor("NONE", src.type, src.ne, [src], src.nb, src)
                 nodes += (dep, (src.copies or {})[split.backend][0])
                 backends += (src.backend, split.backend)
-            for i in range(split.start, split.end):
+            numbers = (
+                range(split.start, split.end) if order is None else [split.start + i for step in order for i in step.nodes]
+            )
+            places = []
+            for i in numbers:
                 node = graph.nodes[i]
-                if i in marked:
-                    marks.append((len(nodes), marked[i], lasting + sum(asker < i for asker in split.askers)))
+                places.append(len(nodes))
                 nodes.append(node)
                 backends.append(node.backend)
                 if deps and id(node) in deps:
@@ -258,8 +262,23 @@ class Scheduler:
                     for k in range(0, len(kept), MAX_SRC):
                         nodes.append(Tensor("NONE", kept[k].type, kept[k].ne, [*kept[k : k + MAX_SRC]], kept[k].nb, kept[k]))
                         backends.append(split.backend)
+            marks += self._marks(graph, split, order, [*places, len(nodes)], lasting)
             lasting += len(split.inputs) if self.n_copies > 1 else 0
-        return nodes, backends, marks
+        return nodes, backends, trusted(marks, ends(graph.marks))
+
+    def _marks(
+        self, graph: Graph, split: Split, order: Order | None, places: Sequence[int], lasting: int
+    ) -> Iterator[tuple[Start, int]]:
+        """The repetitions that begin in a split, and which node is the first that had no say in where."""
+        for at, run in graph.marks:
+            if not split.start <= at < split.end:
+                continue
+            asked = lasting + sum(asker < at for asker in split.askers)
+            if order is None:
+                yield Start(places[at - split.start], run, asked), at
+            else:
+                n_before, ahead, sees = begun(order, split.start, at)
+                yield Start(places[n_before], run, asked, ahead), sees
 
     def _leafs(self, graph: Graph, splits: list[Split]) -> tuple[list[Tensor], list[int]]:
         """Pass 6: with several copies all of them are leafs, and so are those of the graph's inputs."""

@@ -144,7 +144,7 @@ class Attention:
         q = ggml.reshape(q, g.hparam("indexer_head_size"), g.hparam("indexer_n_head"), cur.ne[1])
         q = mul_mat_hadamard(ggml.rope_ext(q, self.inp_pos), g.need(lid.k_rot))
         weights = ggml.scale(g.build_lora_mm(g.w("indexer.proj", il).weight, cur))
-        k = lid.cache.get_k(il)
+        k = seen_cells(lid, il)
         return best_cells(g, q, k, per_stream(weights, 1, k.ne[3]), lid.kq_mask, il)
 
     def _attn(self, q: Tensor, kv: Tensor, compressed: CompressedCache | None, top_k: Tensor | None, il: int) -> Tensor:
@@ -156,14 +156,21 @@ class Attention:
         g.expand(kv)
         g.expand(self.raw.cpy_k(kv, self.k_idxs, il))
         k, mask = self.raw.get_k(il), self.kq_mask
+        n_kv_max = min(mask.ne[0], g.model.n_swa) + top_k.ne[0] if top_k is not None else 0
         if compressed is not None:
-            k = ggml.concat(k, compressed.cache.get_k(il), 2)
             more = compressed.kq_mask
+            k = ggml.concat(k, seen_cells(compressed, il), 2)
             if top_k is not None:
                 more = build_top_k_mask(more, top_k, more.type)
             mask = ggml.concat(mask, more, 0)
-        out = g.build_attn_mha(q, k, k, mask, il, sinks=g.w("attn_sinks", il).weight)
+        out = g.build_attn_mha(q, k, k, mask, il, sinks=g.w("attn_sinks", il).weight, n_kv_max=n_kv_max)
         return out if rot is None else mul_mat_hadamard(out, rot)
+
+
+def seen_cells(compressed: CompressedCache, il: int) -> Tensor:
+    """As many compressed cells as the mask has."""
+    k = compressed.cache.get_k(il)
+    return ggml.view_4d(k, *k.ne[:2], compressed.kq_mask.ne[0], k.ne[3], *k.nb[1:])
 
 
 def queries_and_keys(g: GraphContext, inp_pos: Tensor, cur: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:

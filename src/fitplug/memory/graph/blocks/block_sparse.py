@@ -121,7 +121,7 @@ class SparseAttention:
         for t in (q, v, k, inp.cache.cpy_k(k, inp.k_idxs, il), inp.cache.cpy_v(v, inp.v_idxs, il)):
             g.expand(t)
         mask = self._mask(top_k)
-        cur = g.build_attn_mha(q, inp.cache.get_k(il), inp.cache.get_v(il), mask, il)
+        cur = g.build_attn_mha(q, inp.cache.get_k(il), inp.cache.get_v(il), mask, il, n_kv_max=top_k.ne[0])
         return mul_mat_hadamard(cur, inp.v_rot) if inp.v_rot is not None else cur
 
     def _mask(self, top_k: Tensor) -> Tensor:

@@ -43,11 +43,13 @@ def build_recurrent_attn(g: GraphContext, d: DeltaInputs, state: Tensor, il: int
     n, n_head, n_seq_tokens, n_seqs = d.v.ne
     row = n * n_head * F32
     output = ggml.view_4d(result, n, n_head, n_seq_tokens, n_seqs, n * F32, row, row * n_seq_tokens)
-    s = g.rs.get_s_l(il)
-    width, first = s.ne[0] * F32, row * n_seq_tokens * n_seqs
-    for slot in range(min(n_seq_tokens, n_kept)):
-        new = ggml.view_2d(result, s.ne[0], n_seqs, width, first + slot * n_seqs * width)
-        store_state(g, new, s, slot)
+    s, first = g.rs.get_s_l(il), row * n_seq_tokens * n_seqs
+    if n_kept == 1:
+        store_state(g, ggml.view_4d(result, n, n, n_head, n_seqs, n * F32, n * n * F32, n * row, first), s)
+        return output
+    width, written = n * row, min(n_seq_tokens, n_kept)
+    new = ggml.view_3d(result, n * n * n_head, n_seqs, written, width, width * n_seqs, first)
+    g.expand(ggml.cpy(new, ggml.view_3d(s, *new.ne[:3], s.nb[1], g.rs.n_rs * s.nb[1])))
     return output
 
 

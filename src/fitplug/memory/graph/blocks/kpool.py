@@ -109,7 +109,7 @@ class KPoolAttention:
         mask = ggml.reshape(selected, *self.attn.kq_mask.ne)
         k = cache.get_k(il)
         v = ggml.view_4d(k, g.hparam("n_lora_kv"), *k.ne[1:], *k.nb[1:])
-        return g.build_attn_mha(q, k, v, mask, il, v_mla=g.need(g.w("attn_v_b", il).weight))
+        return g.build_attn_mha(q, k, v, mask, il, v_mla=g.need(g.w("attn_v_b", il).weight), n_kv_max=self.n_sel)
 
     # The indexer (build_kpool_select)
 

@@ -105,4 +105,4 @@ def build_attn_dsa(
     mask = build_top_k_mask(inp.mla.kq_mask, top_k)
     k = cache.get_k(il)
     v = ggml.view_4d(k, v.ne[0], *k.ne[1:], *k.nb[1:])
-    return g.build_attn_mha(q, k, v, mask, il, sinks=sinks, v_mla=v_mla)
+    return g.build_attn_mha(q, k, v, mask, il, sinks=sinks, v_mla=v_mla, n_kv_max=top_k.ne[0])

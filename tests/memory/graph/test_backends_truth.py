@@ -1,0 +1,53 @@
+"""What llama.cpp's own Vulkan backend allocates, to the byte; FITPLUG_TRUTH_EVERY=1 tries every row."""
+
+import pytest
+
+import backends_support as backends
+import truth_support as truth
+from fitplug.memory.compute import ComputeEstimator
+from fitplug.memory.records import Basis, Kind
+
+SAMPLE = [row for backend in ("vulkan",) for row in backends.sample(backend)]
+
+
+@pytest.mark.parametrize("row", SAMPLE, ids=backends.label)
+def test_every_byte_is_llama_cpps(row):
+    """Weights, caches and compute buffers, on every device and on the host, and what becomes of flash attention."""
+    estimate = backends.estimator(row)(truth.settings(row["args"]))
+
+    for kind in (Kind.MODEL, Kind.CONTEXT, Kind.COMPUTE):
+        assert truth.predicted(estimate, kind) == truth.told(row, kind.value), kind
+    assert estimate.resolved.flash_attn == bool(row["out"]["fa"])
+
+
+@pytest.mark.parametrize("row", SAMPLE[::4], ids=backends.label)
+def test_leaving_out_repeated_layers_changes_nothing_where_nodes_change_places(row):
+    """The shortened graphs against every layer of every graph."""
+    estimator, settings = backends.estimator(row), truth.settings(row["args"])
+    placement, resolved, _ = estimator.static(settings)
+    placed = estimator.placed(placement, settings)
+
+    short, full = (
+        ComputeEstimator(estimator.model, estimator.machine, estimator.runner, shorten=shorten).sizes(
+            placement, placed, resolved, settings
+        )
+        for shorten in (True, False)
+    )
+
+    assert short == full
+
+
+@pytest.mark.parametrize("row", SAMPLE[::16], ids=backends.label)
+def test_figures_are_exact_where_the_driver_says_its_limits(row):
+    """And modelled where they are only supposed."""
+    settings = truth.settings(row["args"])
+    for devices in (row["devices"], [_without_limits(device) for device in row["devices"]]):
+        parts = backends.estimator({**row, "devices": devices})(settings).parts
+        told = devices == row["devices"]
+        expected = Basis.EXACT if told else Basis.MODELLED
+
+        assert {part.basis for part in parts if part.kind == Kind.COMPUTE} == {expected}
+
+
+def _without_limits(device):
+    return {key: value for key, value in device.items() if key not in ("alignment", "host_alignment", "max_tensor_bytes")}
