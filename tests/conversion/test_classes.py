@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from conversion.conftest import header_of
-from fitplug.conversion.convert import convert
+from fitplug.conversion.convert import convert, quantised
+from fitplug.conversion.layout import UNREAD, known_bytes
 
 RECORDED = json.loads(
     gzip.decompress((Path(__file__).resolve().parents[2] / "fixtures/conversion/classes.json.gz").read_bytes())
@@ -51,3 +52,25 @@ def test_keys_are_those_of_the_converter(name):
         key: (got[key], value) for key, value in wanted.items() if not same(got[key], value) and not key.startswith(IN_WEIGHTS)
     }
     assert not differ
+
+
+def length(name, header):
+    """Of the file: with what the converter said of the model, and without the vocabulary, which was left out there, too."""
+    entry = RECORDED[name]
+    keys = {key: value for key, value in header.metadata.items() if key not in UNREAD and key != "general.name"}
+    said = {key: tuple(value) if isinstance(value, list) else value for key, value in entry["card"].items()}
+    n = known_bytes(keys | said, header.tensors.values())
+    return -(-n // 32) * 32 + header.n_bytes - header.header_bytes
+
+
+@pytest.mark.parametrize("name", sorted(name for name in RECORDED if "general.file_type" in RECORDED[name]["keys"]))
+def test_the_file_is_as_long_to_the_byte(name):
+    """As the converter wrote it; a few classes forget the file type, which llama-quantize then adds."""
+    assert length(name, made(name)) == RECORDED[name]["n_bytes"]
+
+
+@pytest.mark.parametrize("name", sorted(name for name in RECORDED if RECORDED[name]["quantised"]))
+def test_the_quantised_file_is_as_long_to_the_byte(name):
+    """As llama-quantize wrote it, for some file types."""
+    lengths = {ftype: length(name, quantised(made(name), ftype, imatrix=False)) for ftype in RECORDED[name]["quantised"]}
+    assert lengths == RECORDED[name]["quantised"]

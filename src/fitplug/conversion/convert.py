@@ -11,6 +11,7 @@ from fitplug.conversion.classes import ROWS
 from fitplug.conversion.common import COMMON, rope_scaling, text_name
 from fitplug.conversion.config import MAX_LAYERS, Config
 from fitplug.conversion.dequantize import unpacked
+from fitplug.conversion.layout import ALIGNMENT, header_length
 from fitplug.conversion.names import TensorNames
 from fitplug.conversion.quantize import Facts, Shape, tensor_types
 from fitplug.conversion.row import MOVED, Row, keys_of
@@ -20,7 +21,6 @@ from fitplug.formats.header import Header, Skipped, Tensor, Value
 
 CUSTOMARY = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", "Q2_K")
 """Quants that people make."""
-ALIGNMENT = 32
 KEPT = {"mxfp4": "MXFP4_MOE", "nvfp4": "NVFP4"}
 """Types that the converter leaves as they are, and what it calls a file of them."""
 _EXPERT = re.compile(r"(.*experts)\.(\d+)\.(.+)")
@@ -81,8 +81,14 @@ def quantised(header: Header, ftype: str, *, imatrix: bool | None = None) -> Hea
         raise FitplugError(
             f"its experts are MXFP4 already, which llama-quantize does not quantise again: no {ftype}, but MXFP4_MOE"
         )
-    made = [shape._replace(type=types[shape.name]) for shape in shapes]
+    made = [shape._replace(type=types[shape.name], shape=_trimmed(shape.shape)) for shape in shapes]
     return _header(made, {**header.metadata, "general.file_type": _file_type(ftype)}, ftype)
+
+
+def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without dimensions of one at the end, as ggml counts them (ggml_n_dims)."""
+    n = max((i + 1 for i, size in enumerate(shape) if size > 1), default=1)
+    return shape[:n]
 
 
 def customary(header: Header) -> Sequence[str]:
@@ -108,7 +114,8 @@ def _facts(header: Header) -> Facts:
 
     n_head = number("attention.head_count")
     n_head_kv = number("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in header.metadata else n_head
-    return Facts(architecture, number("block_count"), number("expert_count"), n_head, n_head_kv)
+    n_layer_all = number("block_count") * max(1, number("num_loops"))  # looped blocks count each time they run
+    return Facts(architecture, n_layer_all, number("expert_count"), n_head, n_head_kv)
 
 
 def _n_nextn(row: Row, config: Config, names: Iterable[str]) -> int:
@@ -227,9 +234,12 @@ def _header(shapes: Sequence[Shape], metadata: Mapping[str, Value], ftype: str) 
         n_bytes = row_size(shape.type, shape.shape[0]) * n_rows
         tensors[shape.name] = Tensor(shape.name, shape.type, shape.shape, n_bytes, offset)
         offset += -(-n_bytes // ALIGNMENT) * ALIGNMENT
+    length = header_length(metadata, tensors.values())
+    low, likely, high = (f"{n / 1e6:.1f}" for n in (length.low, length.likely, length.high))
+    doubt = f"its header, nearly all of it vocabulary, is taken for {likely} MB: it may be {low} to {high}"
     return Header(
-        format="gguf", metadata=metadata, tensors=tensors, n_bytes=offset,
-        shards=(f"model-{ftype}.gguf",), version=3, data_offsets=(0,), notes=(CONVERTED,),
+        format="gguf", metadata=metadata, tensors=tensors, n_bytes=length.likely + offset, header_bytes=length.likely,
+        shards=(f"model-{ftype}.gguf",), version=3, data_offsets=(length.likely,), notes=(CONVERTED, doubt),
     )  # fmt: skip
 
 

@@ -107,7 +107,8 @@ ROWS: Mapping[str, Row] = {
     "Qwen3Model": QWEN3,
     "StepVLForConditionalGeneration": QWEN3,
     "Qwen3MoeForCausalLM": QWEN3_MOE,
-    "RND1": Row("rnd1", {**MOE_KEYS, "attention.causal": constant(False)}, steps=EXPERTS),
+    "RND1": Row("rnd1", {
+        **MOE_KEYS, "attention.causal": constant(False), "tokenizer.ggml.mask_token_id": "mask_token_id"}, steps=EXPERTS),
     "DreamModel": Row("dream", {"attention.causal": constant(False), "tokenizer.ggml.mask_token_id": "mask_token_id"}),
     "Qwen3NextForCausalLM": QWEN3_NEXT,
     "Qwen3_5ForCausalLM": QWEN35,
