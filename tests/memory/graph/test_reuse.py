@@ -80,17 +80,21 @@ def test_nor_does_it_on_unlike_cards(name):
     _compare(model, [CARD, OLD_CARD, CARD], _questions(model.n_layer)[::2])
 
 
-def test_another_context_is_not_scheduled_again(monkeypatch):
+@pytest.mark.parametrize(
+    "name", ["llama-3.1-8b Q8_0", *(f"recurrent/{name}" for name in ("qwen4exp-a3b", "jamba")), "latent/hy_v4", "latent/gemma4"]
+)
+def test_another_context_is_not_scheduled_again(name, monkeypatch):
     """It is only measured."""
     made = []
     make = Layouts._made
     monkeypatch.setattr(Layouts, "_made", lambda self, *how: made.append(how) or make(self, *how))
-    estimator = Estimator(truth.model("llama-3.1-8b", "Q8_0"), truth.machine([CARD]), SERVER)
-    estimator(Settings(n_ctx=4096, n_gpu_layers=12))
+    model = MODELS[name]()
+    estimator = Estimator(model, truth.machine([CARD], host_bytes=1 << 40), SERVER)
+    estimator(Settings(n_ctx=4096, n_gpu_layers=model.n_layer // 2))
     first = len(made)
 
-    for n_ctx, n_gpu_layers in ((8192, 12), (LONG, 12), (8192, 12)):
-        estimator(Settings(n_ctx=n_ctx, n_gpu_layers=n_gpu_layers))
+    for n_ctx in (8192, 16384, 32768):
+        estimator(Settings(n_ctx=n_ctx, n_gpu_layers=model.n_layer // 2))
 
     assert first
     assert len(made) == first

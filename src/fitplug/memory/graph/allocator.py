@@ -3,7 +3,8 @@
 MAX_CHUNKS = 16
 """GGML_VBUFFER_MAX_CHUNKS."""
 ENDLESS = 1 << 62
-CHUNK = 1 << 56
+CHUNK_BITS = 56
+CHUNK = 1 << CHUNK_BITS
 """Addresses are chunk * CHUNK + offset."""
 
 
@@ -71,9 +72,9 @@ class DynAllocator:
 
     def free(self, addr: int, size: int) -> None:
         """Give `size` bytes back and merge them with their neighbours (ggml_dyn_tallocr_free_bytes)."""
-        chunk, start = divmod(addr, CHUNK)
+        start = addr & (CHUNK - 1)
         end = start + size
-        free = self.chunks[chunk].free
+        free = self.chunks[addr >> CHUNK_BITS].free
         for i, block in enumerate(free):
             if block[0] + block[1] == start:
                 block[1] += size
@@ -94,5 +95,5 @@ class DynAllocator:
         free.insert(at, [start, size])
 
     def state(self) -> tuple[tuple[int, ...], ...]:
-        """All free blocks, to compare."""
-        return tuple(tuple(n for block in chunk.free for n in block) for chunk in self.chunks)
+        """All free blocks and high-water marks, to compare: what is allocated next depends on nothing else."""
+        return tuple((chunk.max_size, *[n for block in chunk.free for n in block]) for chunk in self.chunks)

@@ -40,9 +40,14 @@ class Schedules(NamedTuple):
 
 
 def sections(graph: Graph) -> Iterator[tuple[Hashable, list[Tensor]]]:
-    """The tensors that are no weights, in the order in which they were made, by layer and what lies between the layers."""
+    """The tensors that are no weights, in the order in which they were made, by layer and what lies between the layers.
+
+    Inputs stand apart: many are made when the first layer asks for them.
+    """
     tensors = [t for t in chain(graph.leafs, graph.nodes) if t.buffer is None or not t.buffer.is_weights]
     tensors.sort(key=attrgetter("serial"))
+    yield "inputs", [t for t in tensors if t.is_input]
+    tensors = [t for t in tensors if not t.is_input]
     key: Hashable = None
     start, n = 0, len(tensors)
     for section in graph.sections:
