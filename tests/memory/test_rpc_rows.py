@@ -53,3 +53,15 @@ def test_figures_behind_known_servers_are_exact_and_behind_strangers_are_not():
         device.pop("served_by")
     parts = [part for part in estimate(row).parts if part.kind is Kind.COMPUTE]
     assert {part.basis for part in parts} == {Basis.MODELLED}
+
+
+@pytest.mark.parametrize("name", ["gemma2-dense", "gemma3-dense", "qwen3moe-moe"])
+def test_one_estimator_answers_as_many_fresh_ones_do(name):
+    """A server's first answer decides for all that look alike, so what is kept from other settings must not answer."""
+    row = next(row for row in ROWS if row["model"] == name and "q8_0" in row["args"])
+    machine, runner, tiny = machine_from_json(row["machine"]), RUNNERS["llama-server"], model(f"tiny/{name}", "F32")
+    one = Estimator(tiny, machine, runner)
+    for n_ctx in (2048, 4096, 512, 2048):
+        for kind in ("q8_0", "f16"):
+            wanted = settings(["-c", str(n_ctx), "-ctk", kind, "-ctv", kind, "-fa", "on"])
+            assert one(wanted).parts == Estimator(tiny, machine, runner)(wanted).parts

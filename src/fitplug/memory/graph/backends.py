@@ -48,6 +48,8 @@ class Backend:
     """Can read and write the host's buffers in place: the CPU, and GPUs that share its memory."""
     optimizes_from = 0
     """Fewest nodes of which its graph_optimize makes anything; 0: it has none."""
+    remembers = False
+    """Sizes of attention depend on what was asked before (see `begin`)."""
     max_size = 1 << 62
     """Longest single buffer (ggml_backend_buft_get_max_size)."""
     buffer_extra = 0

@@ -127,8 +127,13 @@ class Sample:
 
 
 def _character(backend: Backend) -> Hashable:
-    own = ((name, value) for name, value in vars(backend).items() if name not in ("name", "index"))
+    own = ((name, value) for name, value in vars(backend).items() if name not in ("name", "index") and name[0] != "_")
     return type(backend), tuple(sorted(own))
+
+
+def _ordered(params: GraphParams) -> bool:
+    """Whether sizes depend on which tensor was measured first: attention over quantised caches behind an RPC server."""
+    return (params.type_k, params.type_v) != ("f16", "f16") and any(backend.remembers for backend in params.backends)
 
 
 def likes(sample: Sample, graph: Graph) -> Mapping[int, int] | None:
@@ -221,7 +226,7 @@ class Layouts:
         """The program, what to run it with, and the runs that must not be cut."""
         key = _key(sample, layers), how
         kept = self._kept.get(key)
-        if kept is not None:
+        if kept is not None and not _ordered(sample.params):
             changed = kept.sample.changes(sample)
             if changed is not None:
                 return kept.program, kept.sizes(sample, changed), ()

@@ -11,6 +11,8 @@ MAY_EXPAND = frozenset(("FLASH_ATTN_EXT", "MUL_MAT", "MUL_MAT_ID", "CUMSUM", "AR
 class RpcBackend(Backend):
     """Supports every operation, offloads and reorders none."""
 
+    remembers = True
+
     def __init__(self, name: str, alignment: int, max_size: int | None, served: Backend) -> None:
         """`served` is the backend behind the server."""
         self.name = name
