@@ -318,3 +318,11 @@ def test_a_layer_is_divided_between_cards_for_a_longer_context():
     assert any(each.buffer == "CUDA1" for each in divided.overrides)
     assert divided.n_gpu_layers == whole.n_gpu_layers == large.n_layer_all + 1
     assert divided.n_ctx > whole.n_ctx * 1.05
+
+
+def test_a_model_larger_than_all_memory_is_refused_in_few_estimates():
+    large = make_model(n_layer=80, n_embd=8192, n_ff=28672)
+    plan = plan_of(large, make_machine(6, 8, host_gib=16))
+    assert not plan.fits
+    assert plan.n_estimates <= 5
+    assert any("smaller quant" in fix for fix in plan.fixes)

@@ -52,6 +52,8 @@ def make_grid(model: Model, settings: Settings, request: Request) -> Grid:
 
 def choose(search: Search, grid: Grid, request: Request) -> Choice | None:
     """The best plan for the goal; None where llama.cpp refuses every one."""
+    if is_hopeless(search):
+        search = search.variant(quick=True)  # nobody needs a proof that the best of what does not fit is the best
     use = usable(search)
     if request.given & _PLACING == {"n_gpu_layers"} and is_all(search, search.settings.n_gpu_layers):
         found = _on_gpus(search, grid, request, use) or partly(search, grid, request, use)
@@ -69,6 +71,12 @@ def choose(search: Search, grid: Grid, request: Request) -> Choice | None:
         or partly(search, grid, request, use)
         or _on_cpu(search, grid)
     )
+
+
+def is_hopeless(search: Search) -> bool:
+    """All memory together is less than the weights."""
+    host = search.machine.host.available_bytes
+    return search.model.n_bytes > sum(search.trials.budgets[d] for d in search.devices) + host
 
 
 def is_all(search: Search, n_gpu_layers: int) -> bool:

@@ -8,7 +8,7 @@ from fitplug.errors import FitplugError
 from fitplug.machine.records import Machine
 from fitplug.memory.sizes import alloc_size
 from fitplug.model.records import Model
-from fitplug.planner.choose import Choice, choose, make_grid
+from fitplug.planner.choose import Choice, choose, is_hopeless, make_grid
 from fitplug.planner.climb import Grid
 from fitplug.planner.concessions import Changes
 from fitplug.planner.records import Request
@@ -24,15 +24,21 @@ _MAX_FIXES = 4
 
 def find_fixes(choice: Choice, search: Search, grid: Grid, request: Request) -> tuple[str, ...]:
     """What is missing, and what would help, the cheapest first."""
+    here = () if is_hopeless(search) else _with_this_file(choice, search, grid, request)
     ways = (
-        *_given_flags(search, request),
-        *_without_companions(search, request),
-        *_shorter(choice, search, grid, request),
-        *_small_cache(search, grid, request),
+        *here,
         *_smaller_quant(search, request),
         *_more_memory(choice),
     )
     return (*_missing(choice.trial, search.machine, request), *ways[:_MAX_FIXES])
+
+
+def _with_this_file(choice: Choice, search: Search, grid: Grid, request: Request) -> Iterator[str]:
+    """Other settings for the same weights."""
+    yield from _given_flags(search, request)
+    yield from _without_companions(search, request)
+    yield from _shorter(choice, search, grid, request)
+    yield from _small_cache(search, grid, request)
 
 
 def _missing(trial: Trial, machine: Machine, request: Request) -> Iterator[str]:
