@@ -8,7 +8,7 @@ from fitplug.errors import RefusedError
 from fitplug.extension import Export, ExportRequest
 from fitplug.pinned import pin
 from fitplug.planner.records import Plan
-from fitplug.settings import DRAFT_SETTINGS, Settings, TensorOverride, is_url
+from fitplug.settings import Settings, TensorOverride, is_url
 from fitplug_llamacpp.model import model_words
 
 FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
@@ -194,6 +194,5 @@ def _command(program: str, plan: Plan, request: ExportRequest, rest: tuple[str, 
 
 def measuring_flags(settings: Settings) -> Iterator[str]:
     """Those that llama-fit-params knows: no -kvu, no draft model, no projector; it prints instead of fitting."""
-    alone = {name: getattr(NO_DRAFTS, name) for name in ("mmproj", "model_draft", *DRAFT_SETTINGS)}
-    yield from flags(replace(settings, **alone), server=False)
+    yield from flags(replace(settings.without_drafts(), mmproj=None), server=False)
     yield from ("-fitp", "on")

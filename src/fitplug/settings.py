@@ -1,5 +1,6 @@
 """Settings: what a user may ask of llama.cpp, under llama.cpp's own names and with its own defaults."""
 
+from dataclasses import replace
 from typing import Literal, NamedTuple, TypeAlias
 
 from fitplug.record import record
@@ -110,6 +111,11 @@ class Settings:
         """The kinds of drafts that are made; "none" among them means none at all (common_speculative_types_from_names)."""
         kinds = tuple(kind.strip() for kind in (self.spec_type or "").split(",") if kind.strip())
         return () if "none" in kinds else kinds
+
+    def without_drafts(self) -> "Settings":
+        """The same without speculative decoding, of which no program's own measuring knows."""
+        plain = Settings()
+        return replace(self, **{name: getattr(plain, name) for name in ("model_draft", *DRAFT_SETTINGS)})
 
     @property
     def drafts_by_model(self) -> bool:

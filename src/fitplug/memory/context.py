@@ -5,7 +5,7 @@ from fitplug.extension import Runner
 from fitplug.memory.records import Resolved
 from fitplug.memory.sizes import block, is_quantised
 from fitplug.model.records import Model
-from fitplug.settings import CACHE_TYPES, SPEC_TYPES, FlashAttn, Settings
+from fitplug.settings import CACHE_TYPES, SPEC_TYPES, FlashAttn, Settings, SpecType
 from fitplug.units import pad
 
 MAX_SEQ = 256
@@ -81,19 +81,22 @@ def n_drafted(settings: Settings) -> int:
     Raises:
         RefusedError: llama.cpp knows no such way of drafting.
     """
-    longest = 0
-    for name in settings.spec_types():
-        kind = SPEC_TYPES.get(name)
-        if kind is None:
-            raise RefusedError(f"--spec-type {name}: llama.cpp has {', '.join(SPEC_TYPES)}")
-        longest = max(longest, settings.draft_max if kind.longest is None else kind.longest)
-    return longest
+    lengths = [settings.draft_max if kind.longest is None else kind.longest for kind in _spec_types(settings)]
+    return max(lengths, default=0)
 
 
 def _rollback(model: Model, settings: Settings) -> int:
     """How many tokens a recurrent state can be taken back (cparams.n_rs_seq; llm_arch_supports_rs_rollback)."""
-    rolls_back = any(SPEC_TYPES[kind].rolls_back for kind in settings.spec_types())
+    rolls_back = any(kind.rolls_back for kind in _spec_types(settings))
     return settings.draft_max if rolls_back and model.row.rolls_back else 0
+
+
+def _spec_types(settings: Settings) -> list[SpecType]:
+    kinds = settings.spec_types()
+    for kind in kinds:
+        if kind not in SPEC_TYPES:
+            raise RefusedError(f"--spec-type {kind}: llama.cpp has {', '.join(SPEC_TYPES)}")
+    return [SPEC_TYPES[kind] for kind in kinds]
 
 
 def flash_attn_wanted(model: Model, settings: Settings) -> FlashAttn:

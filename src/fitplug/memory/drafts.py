@@ -14,7 +14,7 @@ from fitplug.machine.records import Machine
 from fitplug.memory.context import n_drafted
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import Estimate, Kind, Part, Resolved
-from fitplug.memory.targets import ALONE, GROWN, HANDED_OVER, NO_TAPS, Role, Taps, Target
+from fitplug.memory.targets import ALONE, GROWN, HANDED_OVER, NO_TAPS, Role, Taps, Target, borrows
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import DRAFT_MTP, SPEC_TYPES, Settings
@@ -160,8 +160,6 @@ class Drafts:
 
     def _mtp(self, target: Estimate) -> list[Part]:
         """A second context on the target's own model; it shares weights and placement."""
-        if "spec_type" in self._runner.cannot_express:
-            return []
         refuse_mtp(self.model)
         settings = replace(
             draft_context(target.settings, target.resolved), n_gpu_layers=target.settings.n_gpu_layers,
@@ -218,13 +216,6 @@ def _used(names: Sequence[str], settings: Settings) -> Sequence[str]:
     if settings.devices is None:
         return names
     return [name for name in settings.devices if name in names]
-
-
-def borrows(draft: Model) -> bool:
-    """Whether its graph uses tensors of the target's: embeddings and output that it lacks, or the cache."""
-    if draft.row.target_context:
-        return True
-    return draft.architecture in ("eagle3", "dflash") and not {"token_embd.weight", "output.weight"} <= draft.tensors.keys()
 
 
 def refuse_mtp(model: Model) -> None:

@@ -1,8 +1,9 @@
 """The target of a draft, as far as the draft's graph looks into it (llama_context_params::ctx_other)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from fitplug.errors import RefusedError
 from fitplug.memory.cache import CacheTensor, cache_tensors, cells, cells_of
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import Resolved
@@ -59,6 +60,11 @@ class Target:
     resolved: Resolved
     settings: Settings
 
+    @property
+    def cells(self) -> Hashable:
+        """Where its cache lies, and of which types."""
+        return tuple(self.placement.cache_devices), self.resolved.type_k, self.resolved.type_v
+
 
 class Role(NamedTuple):
     """What a context is in speculative decoding."""
@@ -71,22 +77,33 @@ class Role(NamedTuple):
 ALONE = Role()
 
 
-def lend(target: Target, placement: Placement, buffer: "Callable[[str], Buffer]") -> "Lent":
-    """What a draft placed so may use of its target; `buffer` makes the draft's view of one buffer type.
+def borrows(draft: Model) -> frozenset[str]:
+    """What of its target's a draft's graph uses: "tok_embd", "output", "cells"."""
+    if draft.row.target_context:
+        return frozenset(("tok_embd", "cells"))
+    if draft.architecture not in ("eagle3", "dflash"):
+        return frozenset()
+    has_embd, has_output = TOKEN_EMBD in draft.tensors, OUTPUT_WEIGHT in draft.tensors
+    has_output |= draft.architecture == "dflash" and has_embd
+    return frozenset(name for name, own in (("tok_embd", has_embd), ("output", has_output)) if not own)
+
+
+def lend(target: Target, draft: Model, placement: Placement, buffer: "Callable[[str], Buffer]") -> "Lent":
+    """What a draft placed so uses of its target; `buffer` makes the draft's view of one buffer type.
 
     Raises:
-        UnknownGraphError: it lies on a device that the draft does not use.
+        RefusedError: it lies on a device that the draft does not use; ggml aborts at that.
     """
-    from fitplug.memory.graph.errors import UnknownGraphError
     from fitplug.memory.graph.params import Lent, LentCells, LentTensor
 
     def lent(type_: str, shape: tuple[int, ...], kind: str, *, is_weights: bool = True) -> LentTensor:
         if kind in target.placement.names and kind not in placement.names:
-            raise UnknownGraphError(f"the draft does not use {kind}, where its target has a tensor that it needs")
+            raise RefusedError(f"the draft needs a tensor of its target's on {kind}, which it does not use (-devd)")
         return LentTensor(type_, shape, buffer(kind)._replace(is_weights=is_weights))
 
-    tensors, kind = target.model.tensors, target.placed.output_buffer
-    embd, output = tensors.get(TOKEN_EMBD), tensors.get(TOKEN_EMBD if target.model.tied_output else OUTPUT_WEIGHT)
+    wanted, tensors, kind = borrows(draft), target.model.tensors, target.placed.output_buffer
+    embd = tensors.get(TOKEN_EMBD) if "tok_embd" in wanted else None
+    output = tensors.get(TOKEN_EMBD if target.model.tied_output else OUTPUT_WEIGHT) if "output" in wanted else None
     return Lent(
         lent(embd.type, embd.shape, target.placed.tensors()[TOKEN_EMBD]) if embd is not None else None,
         lent(output.type, output.shape, kind) if output is not None and kind is not None else None,
@@ -95,7 +112,7 @@ def lend(target: Target, placement: Placement, buffer: "Callable[[str], Buffer]"
                 lent(k.type, k.shape, place, is_weights=False), lent(v.type, v.shape, place, is_weights=False),
                 *_rotations(target, is_swa),
             )
-            for is_swa, (k, v, place) in _last_cells(target).items()
+            for is_swa, (k, v, place) in (_last_cells(target) if "cells" in wanted else {}).items()
         },
     )  # fmt: skip
 

@@ -79,7 +79,7 @@ def weigh(model: Model, settings: Settings, devices: Sequence[str], *, movable: 
             continue
         block = BLOCK.match(name)
         index = min(int(block[1]), model.n_layer_all) if block else model.n_layer_all
-        if index < model.n_layer_all and model.layers[index].is_nextn:
+        if index < model.n_layer_all and model.layers[index].is_nextn and not settings.drafts_by_mtp:
             continue
         part = pattern.match(name) if movable else None
         if part:

@@ -52,6 +52,11 @@ class Lent(NamedTuple):
     caches: Mapping[bool, LentCells]
     """Whether windowed → the cells that a draft without a cache of its own reads."""
 
+    @property
+    def fixed(self) -> Hashable:
+        """All but how long the cells are."""
+        return self.tok_embd, self.output, tuple(cells.fixed for _, cells in sorted(self.caches.items()))
+
 
 VARYING = frozenset((
     "model", "layer_backends", "weights", "blocks", "n_ctx", "n_ctx_seq", "moved", "n_gpu_layers", "lent", "fused", "adapters",
@@ -117,10 +122,14 @@ class GraphParams:
     @property
     def fixed(self) -> Hashable:
         """All that is neither the context's length nor what lies where."""
-        lent = self.lent
-        borrowed = lent and (lent.tok_embd, lent.output, *[cells.fixed for _, cells in sorted(lent.caches.items())])
         others = [getattr(self, name) for name in _FIXED]
-        return (*others, self.pins_layers, borrowed, tuple(sorted(self.fused.items())), bool(self.adapters))
+        return (
+            *others,
+            self.pins_layers,
+            self.lent and self.lent.fixed,
+            tuple(sorted(self.fused.items())),
+            bool(self.adapters),
+        )
 
     @property
     def pins_layers(self) -> bool:
