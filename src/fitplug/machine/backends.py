@@ -90,6 +90,8 @@ class Backend(NamedTuple):
     split_rows: bool = False
     """Has split buffers: `-sm row`."""
     graph: GraphRules = "plain"
+    cores: Literal["nvidia", "amd", "none"] = "nvidia"
+    """Of CUDA's source: whose matrix cores decide which kernel attends."""
     reads_host: bool = False
     """Integrated devices read the host's buffers in place."""
     flash_attn: str = "any"
@@ -122,10 +124,26 @@ BACKENDS = {
             source="ggml/src/ggml-cuda/ggml-cuda.cu",
         ),
         Backend(
-            "rocm", "ROCm", 128, 512, "ROCm_Host", graph="cuda", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"
+            "rocm",
+            "ROCm",
+            128,
+            512,
+            "ROCm_Host",
+            graph="cuda",
+            cores="amd",
+            flash_attn="cuda",
+            source="ggml/src/ggml-cuda/ggml-cuda.cu",
         ),
         Backend(
-            "musa", "MUSA", 128, 512, "MUSA_Host", graph="cuda", flash_attn="cuda", source="ggml/src/ggml-cuda/ggml-cuda.cu"
+            "musa",
+            "MUSA",
+            128,
+            512,
+            "MUSA_Host",
+            graph="cuda",
+            cores="none",
+            flash_attn="cuda",
+            source="ggml/src/ggml-cuda/ggml-cuda.cu",
         ),
         Backend("metal", "MTL", 32, graph="metal", weights=_METAL, source="ggml/src/ggml-metal/ggml-metal.cpp"),
         Backend(

@@ -4,6 +4,7 @@ import pytest
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.cuda import CudaBackend
+from fitplug.memory.graph.devices import amd_cores
 from fitplug.memory.graph.tensor import nbytes
 from graph_support import on, weight
 
@@ -96,3 +97,25 @@ def test_batches_that_are_worth_a_copied_weight():
     assert not AMPERE.offloads_op(ggml.mul_mat(w, ggml.new_tensor("f32", 64, 31)))
     assert not AMPERE.offloads_op(experts)
     assert not AMPERE.offloads_op(ggml.get_rows(w, ggml.new_input("i32", 64)))
+
+
+@pytest.mark.parametrize(
+    ("target", "cores"),
+    [("gfx906", "none"), ("gfx908", "mfma"), ("gfx90a", "mfma"), ("gfx90c", "none"), ("gfx942:sramecc+", "mfma"),
+     ("gfx1030", "none"), ("gfx1100", "wmma"), ("gfx1151", "wmma"), ("gfx1201", "wmma"), (None, "wmma")],
+)  # fmt: skip
+def test_amd_cards_by_their_matrix_cores(target, cores):
+    """GGML_CUDA_CC_IS_CDNA, _RDNA3 and _RDNA4 (ggml/src/ggml-cuda/common.cuh)."""
+    assert amd_cores(target) == cores
+
+
+@pytest.mark.parametrize(
+    ("cores", "head", "n_head", "copied"),
+    [("none", 128, 32, False), ("wmma", 128, 32, False), ("wmma", 128, 64, True), ("wmma", 256, 64, False),
+     ("mfma", 64, 64, True), ("mfma", 128, 64, False)],
+)  # fmt: skip
+def test_two_tokens_are_computed_by_vectors_on_amd_unless_many_heads_share_a_key(cores, head, n_head, copied):
+    """The vector kernel reads a quantised cache as it is; the one for matrix cores wants it in f16."""
+    attn = _attention(head, head, type_="q8_0", n_tokens=2, n_head=n_head)
+
+    assert (CudaBackend("ROCm0", 0, amd=cores).alloc_size(attn) > nbytes(attn)) == copied

@@ -1,6 +1,7 @@
 """CUDA, and HIP and MUSA which are the same source (ggml/src/ggml-cuda/ggml-cuda.cu, fattn.cu)."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 from fitplug.memory.graph import cuda_fusion
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend, KeepAlive, Uses, batch_size
@@ -10,7 +11,11 @@ from fitplug.units import pad
 
 MATRIX_ROW_PADDING = 512
 FATTN_KQ_STRIDE = 256
-TURING, ADA = 75, 89
+VOLTA, TURING, ADA = 70, 75, 89
+MOST_GROUPED = 8
+"""Queries of one key that are taken together, for heads that a vector kernel takes too."""
+AmdCores: TypeAlias = Literal["none", "mfma", "wmma"]
+"""Matrix cores of an AMD card: none, CDNA's, or those of RDNA 3 and later."""
 
 MUL_MAT_TYPES = frozenset((
     "f32", "f16", "bf16", "q1_0", "q2_0", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "mxfp4", "nvfp4", "q2_K", "q3_K", "q4_K",
@@ -42,11 +47,21 @@ class CudaBackend(Backend):
     alignment = 128
     optimizes_from = 4
 
-    def __init__(self, name: str, index: int, *, cc: int = 80, integrated: bool = False, alone: bool = True) -> None:
-        """`cc` is ten times the compute capability; `alone` is false beside another CUDA device."""
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        *,
+        cc: int = 80,
+        amd: AmdCores | None = None,
+        integrated: bool = False,
+        alone: bool = True,
+    ) -> None:
+        """`cc` is ten times the compute capability, of AMD's cards nothing; `alone` is false beside another CUDA device."""
         self.name = name
         self.index = index
         self.cc = cc
+        self.amd = amd
         self.uses_host_memory = integrated
         self.alone = alone
 
@@ -109,17 +124,20 @@ class CudaBackend(Backend):
         """The vector kernel, for one or two tokens."""
         n, ratio = q.ne[1], q.ne[2] // k.ne[2]
         quantized = is_quantized(k.type) or is_quantized(v.type)
-        if self.cc >= TURING:
+        effective = 1
+        while ratio % (2 * effective) == 0 and effective < MOST_GROUPED:
+            effective *= 2
+        if self.amd is not None:
+            if _amd_multiplies(self.amd, q.ne[0], n * effective, grouped=grouped):
+                return False
+        elif self.cc >= TURING:
             if quantized:
                 if n <= (2 if self.cc >= ADA else 1):
                     return True
             elif self.cc >= ADA and n == 1 and q.ne[3] == 1 and not (ratio > 4 and (q.ne[0] >= 256 or k.ne[1] >= 8192)):
                 return True
             return n == 1 and not grouped
-        if self.cc >= 70:
-            effective = 1
-            while ratio % (2 * effective) == 0 and effective < 8:
-                effective *= 2
+        elif self.cc >= VOLTA:
             return n * effective <= 2
         return n <= 2 if quantized else n == 1 and not grouped
 
@@ -142,6 +160,13 @@ class CudaBackend(Backend):
         if v_copied and not shared:
             size = pad(size, 128) + nelements(v) * 2
         return size
+
+
+def _amd_multiplies(cores: AmdCores, width: int, n_rows: int, *, grouped: bool) -> bool:
+    """Whether a prompt of so many rows is wide enough for the matrix cores (ggml_cuda_get_best_fattn_kernel)."""
+    if cores == "mfma":
+        return n_rows > (8 if width <= 64 else 16 if width <= 128 else 64)
+    return cores == "wmma" and grouped and n_rows > (8 if width <= 128 else 16)
 
 
 def _grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, max_bias: float) -> bool:

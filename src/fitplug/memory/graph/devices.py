@@ -1,5 +1,6 @@
 """A machine's devices as the scheduler's backends."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,12 +9,14 @@ from fitplug.machine.backends import Backend as Traits
 from fitplug.machine.backends import backend as traits_of
 from fitplug.machine.records import Device
 from fitplug.memory.graph.backends import Backend
-from fitplug.memory.graph.cuda import CudaBackend
+from fitplug.memory.graph.cuda import AmdCores, CudaBackend
 from fitplug.memory.graph.metal import MetalBackend
 from fitplug.memory.graph.rpc import RpcBackend
 from fitplug.memory.graph.vulkan import VulkanBackend
 
 UNKNOWN_CAPABILITY = 80
+CDNA1, RDNA1, RDNA3 = 0x908, 0x1010, 0x1100
+GCN_APUS = frozenset((0x909, 0x90C))
 
 
 class CpuBackend(Backend):
@@ -54,7 +57,17 @@ def device_backends(devices: Sequence[Device], names: Sequence[str]) -> list[Bac
 
 def _cuda(device: Device, traits: Traits, beside: Neighbours) -> Backend:
     integrated = traits.reads_host and device.kind == "igpu"
-    return CudaBackend(beside.name, beside.number, cc=_capability(device), integrated=integrated, alone=beside.alone)
+    cores = CORES[traits.cores](device.compute_capability)
+    return CudaBackend(beside.name, beside.number, cc=_capability(device), amd=cores, integrated=integrated, alone=beside.alone)
+
+
+def amd_cores(target: str | None) -> AmdCores:
+    """Of a card like "gfx1100"; unknown ones are supposed to be as new as that (GGML_CUDA_CC_IS_CDNA, _RDNA3, _RDNA4)."""
+    found = re.fullmatch(r"gfx([0-9a-f]{3,4})", (target or "").partition(":")[0].lower())
+    number = int(found[1], 16) if found else RDNA3
+    if number >= RDNA3:
+        return "wmma"
+    return "mfma" if CDNA1 <= number < RDNA1 and number not in GCN_APUS else "none"
 
 
 def _rpc(device: Device, traits: Traits, beside: Neighbours) -> Backend:
@@ -64,6 +77,12 @@ def _rpc(device: Device, traits: Traits, beside: Neighbours) -> Backend:
     served = MAKE[rules](device, traits, beside._replace(alone=True))
     return RpcBackend(beside.name, traits.alignment, traits.max_buffer_bytes, served)
 
+
+CORES: Mapping[str, Callable[[str | None], AmdCores | None]] = {
+    "nvidia": lambda _: None,
+    "amd": amd_cores,
+    "none": lambda _: "none",
+}
 
 MAKE: Mapping[GraphRules, Callable[[Device, Traits, Neighbours], Backend]] = {
     "plain": lambda _, traits, beside: DeviceBackend(beside.name, traits),
