@@ -5,6 +5,8 @@ import pytest
 from fitplug.machine.records import Device, Host, Machine
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.placement import place
+from fitplug.planner.fit import fit
+from fitplug.planner.records import Request
 from fitplug.planner.speed import Speedometer
 from fitplug.planner.speed_links import GIGABIT, Link, crossing, link_of
 from fitplug.settings import Settings
@@ -120,3 +122,23 @@ def test_a_machine_file_that_says_nonsense_of_its_network_is_read_as_saying_noth
         assert 0 < link.bandwidth[0] <= link.bandwidth[1]
         assert link.round_trip[0] >= link.round_trip[1] > 0
     assert link_of(LOCAL) is None
+
+
+STRANGER = {"served_by": "cuda", "endpoint": "10.0.0.9:50052"}
+
+
+@pytest.mark.parametrize(
+    "there", [far(), Device(backend="rpc", name="far", total_bytes=24 * GIB, free_bytes=23 * GIB, extra=STRANGER)]
+)
+def test_a_card_of_this_machine_is_taken_before_one_that_is_no_faster_and_far(there):
+    machine = Machine(devices=(there, LOCAL), host=Host(total_bytes=64 * GIB, available_bytes=60 * GIB))
+    plan = fit(MODEL, machine, SERVER, Settings(n_ctx=8192), Request(given=frozenset({"n_ctx"})), estimator=Quick)
+    assert set(plan.estimate.layer_devices) == {"CUDA0"}
+
+
+@pytest.mark.parametrize("nonsense", [["cuda"], {"a": 1}, 7, None, ""])
+def test_whatever_a_file_says_of_a_server_is_a_plan(nonsense):
+    extra = {"served_by": nonsense, "endpoint": nonsense, "read_rate": nonsense, "catalogue": nonsense}
+    there = Device(backend="rpc", name="far", total_bytes=24 * GIB, free_bytes=23 * GIB, extra=extra)
+    machine = Machine(devices=(there,), host=Host(total_bytes=64 * GIB, available_bytes=60 * GIB))
+    assert fit(MODEL, machine, SERVER, Settings(), Request(), estimator=Estimator).estimate.parts

@@ -190,7 +190,7 @@ def backend(device: Device) -> Backend:
         max_buffer_bytes=_within(told.get("max_buffer_bytes"), 1 << 20, 1 << 62) or row.max_buffer_bytes,
         max_tensor_bytes=max_tensor_bytes,
         weights=row.weights._replace(max_bytes=max_tensor_bytes),
-        compute_proven=row.compute_proven or (row.name == "rpc" and told.get("served_by") in SERVED),
+        compute_proven=row.compute_proven or (row.name == "rpc" and str(told.get("served_by")) in SERVED),
     )
 
 

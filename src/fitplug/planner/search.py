@@ -56,6 +56,8 @@ class Search:
         self.devices = tuple(range(len(names)) if settings.devices is None else find_devices(names, settings.devices))
         """The devices that llama.cpp will see, as numbers in the machine; -ts counts these."""
         self.readings: Sequence[float] = like.readings if like is not None else _readings(self.machine)
+        self.ways: Sequence[float] = like.ways if like is not None else _ways(self.machine, self.model)
+        """Seconds that a token is on its way to a device of another machine and back."""
         """How fast each of the machine's devices reads weights; all the same where one of them is a stranger."""
         self.host_reading: float | None = like.host_reading if like is not None else _host_reading(self.machine)
         """The same of the host's memory; None where there is nothing to compare it with."""
@@ -98,7 +100,7 @@ class Search:
         for d, n in zip(self.devices, layout.counts, strict=True):
             layers = self.costs.layers[start : start + n]
             found += sum(layer.base + share * (layer.whole - layer.base) for layer in layers) / self.readings[d]
-            found += HOP if n else 0.0
+            found += HOP + self.ways[d] if n else 0.0
             start += n
         return found
 
@@ -316,6 +318,16 @@ def _readings(machine: Machine) -> Sequence[float]:
 
     found = [hardware_of(device).reading for device in machine.devices]
     return found if all(found) else [1.0] * len(found)
+
+
+def _ways(machine: Machine, model: Model) -> Sequence[float]:
+    """0 for a device of this machine; else the middle of what is known or supposed of its network."""
+    if not any(device.backend == "rpc" for device in machine.devices):
+        return [0.0] * len(machine.devices)
+    from fitplug.planner.speed_links import link_of
+
+    links = map(link_of, machine.devices)
+    return [0.0 if link is None else sum(link.seconds(8 * model.n_embd)) / 2 for link in links]
 
 
 def _host_reading(machine: Machine) -> float | None:

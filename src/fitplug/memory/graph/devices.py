@@ -72,7 +72,7 @@ def amd_cores(target: str | None) -> AmdCores:
 
 def _rpc(device: Device, traits: Traits, beside: Neighbours) -> Backend:
     """What serves it answers with its own backend's sizes; one that pads rows is supposed to be CUDA."""
-    behind = BACKENDS.get("cuda" if traits.row_padding else device.extra.get("served_by", ""))
+    behind = BACKENDS.get("cuda" if traits.row_padding else str(device.extra.get("served_by")))
     rules = behind.graph if behind is not None and behind.graph != "rpc" else "plain"
     served = MAKE[rules](device, traits, beside._replace(alone=True))
     return RpcBackend(beside.name, traits.alignment, traits.max_buffer_bytes, served)
