@@ -54,6 +54,23 @@ def test_an_export_fits_with_its_projector(run, llama, projector, machine_file):
     assert alone != [word for word in beside if word not in ("-mm", str(projector))]
 
 
+def test_a_projector_goes_to_the_cpu_before_a_layer_or_the_room_for_its_pictures_does(run, llama, projector, machine_file):
+    """A picture must fit into one micro-batch of some models, so that is not made smaller."""
+    alone = run("explain", llama, "--machine", machine_file(gpu()), *ASKED, "--json").json["memory"][0]
+    needed = sum(alone[f"{kind}_bytes"] for kind in ("model", "context", "compute"))
+    card = gpu(free_bytes=needed + (1200 << 20))
+    words = ("auto", llama, "--machine", machine_file(card), *ASKED, "-mm", projector)
+    chosen = run(*words, "--json").json
+
+    assert "--no-mmproj-offload" in chosen["argv"]
+    assert chosen["settings"]["n_gpu_layers"] == 33
+    assert chosen["settings"]["n_ubatch"] == 512
+    assert any("projector works on the CPU" in reason for reason in chosen["reasons"])
+    kept = run(*words, "--mmproj-offload", "--json").json
+    assert "--no-mmproj-offload" not in kept["argv"]
+    assert kept["settings"]["n_gpu_layers"] < 33
+
+
 @pytest.mark.parametrize("option", ["-mm", "-md", "--lora"])
 def test_what_is_not_there_is_said(run, llama, machine_file, option):
     """One line, as for MODEL itself."""

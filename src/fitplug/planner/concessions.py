@@ -28,11 +28,16 @@ def concessions(search: Search, grid: Grid, request: Request, use: Sequence[int]
         yield cache
     if missing > around:
         return
-    for n in (2 * SMALL_UBATCH, SMALL_UBATCH) if "n_ubatch" not in search.given else ():
+    for n in (2 * SMALL_UBATCH, SMALL_UBATCH) if _may_shrink(search) else ():
         if missing <= around * (1 - n / search.settings.n_ubatch):  # buffers grow no faster than the micro-batch
             yield {"n_ubatch": n} | ({"n_batch": n} if _is_tied(search) else {})
     if search.settings.mmproj is not None and search.settings.mmproj_offload and "mmproj_offload" not in search.given:
         yield {"mmproj_offload": False}
+
+
+def _may_shrink(search: Search) -> bool:
+    """Without causal attention a micro-batch must hold all of a picture (src/llama-context.cpp, llama_context::decode)."""
+    return "n_ubatch" not in search.given and search.settings.mmproj is None and search.model.causal
 
 
 def _is_tied(search: Search) -> bool:

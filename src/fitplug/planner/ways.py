@@ -74,14 +74,14 @@ def _no_projector(question: Question) -> Iterator[Other]:
     """Pictures wait for the CPU."""
     settings = question.search.settings
     if settings.mmproj is not None and settings.mmproj_offload and "mmproj_offload" not in question.search.given:
-        search = question.search.variant(mmproj_offload=False)
+        search = question.search.variant(fresh=True, mmproj_offload=False)
         yield from _roomier(question, search, "projector on the CPU", "a picture takes many seconds instead of one")
 
 
 def _no_draft(question: Question) -> Iterator[Other]:
     """What the draft model takes."""
     if question.search.settings.model_draft is not None:
-        search = question.search.variant(model_draft=None, spec_type=None)
+        search = question.search.variant(fresh=True, model_draft=None, spec_type=None)
         yield from _roomier(question, search, "without the draft model", "nothing is guessed ahead")
 
 
