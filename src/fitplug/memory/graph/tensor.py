@@ -135,9 +135,9 @@ def new_input(type: str, ne0: int, ne1: int = 1, ne2: int = 1, ne3: int = 1) -> 
 
 
 def row_size(type: str, n: int) -> int:  # noqa: A002 - ggml's own name for it
-    """Bytes of `n` contiguous elements (ggml_row_size)."""
+    """Bytes of `n` contiguous elements (ggml_row_size); like it, cut off where `n` is no multiple of the block."""
     block, size = BLOCKS[type]
-    return n // block * size
+    return size * n // block
 
 
 def is_quantized(type: str) -> bool:  # noqa: A002 - ggml's own name for it
