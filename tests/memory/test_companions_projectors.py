@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 import projector_support as projectors
 from fitplug.errors import RefusedError
 from fitplug.memory.clip import encoders, projector_parts, projector_type, refuse_for, warm_up_note
+from fitplug.memory.clip_model import SECTIONS
 from fitplug.memory.projectors.held import OWN
+from fitplug.memory.projectors.required import required
 from fitplug.memory.projectors.table import PROJECTORS
 from fitplug.memory.projectors.width import n_mmproj_embd
 from fitplug.memory.records import HOST, Basis, Kind
@@ -115,6 +117,19 @@ def test_a_projector_of_another_model_is_refused(name, n_embd):
     refuse_for(header, n_embd)
     with pytest.raises(RefusedError, match=f"{n_embd} numbers"):
         refuse_for(header, n_embd + 1)
+
+
+def test_a_file_that_lacks_what_clip_asks_for_is_refused():
+    """Every file that clip loads has all that it must have, and without any of that it is refused."""
+    for row in ROWS.values():
+        header = projectors.header(row)
+        prefix = encoders(header)[0]
+        keys = [SECTIONS[prefix] + key for key in required(projector_type(header, prefix), prefix)]
+        assert set(keys) <= set(header.metadata), row["name"]
+        for lost in keys:
+            metadata = {key: value for key, value in header.metadata.items() if key != lost}
+            with pytest.raises(RefusedError, match=lost):
+                refuse_for(replace(header, metadata=metadata), 0)
 
 
 def test_every_type_has_a_width():

@@ -20,6 +20,7 @@ from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.projectors.held import OWN, held_by
+from fitplug.memory.projectors.required import required
 from fitplug.memory.projectors.table import PROJECTORS
 from fitplug.memory.projectors.width import n_mmproj_embd
 from fitplug.memory.records import HOST, Basis, Kind, Part
@@ -75,7 +76,7 @@ def projector_type(header: Header, prefix: str) -> str:
 
 
 def refuse_for(header: Header, n_embd: int) -> None:
-    """What mtmd_context refuses: embeddings of another width than the model's, or two widths (tools/mtmd/mtmd.cpp).
+    """What clip and mtmd_context refuse: metadata that lacks something, embeddings of another width than the model's.
 
     Raises:
         RefusedError: llama-server does not start with this projector and this model.
@@ -83,9 +84,13 @@ def refuse_for(header: Header, n_embd: int) -> None:
     if header.metadata.get("clip.use_gelu") is True and header.metadata.get("clip.use_silu") is True:
         raise RefusedError("the projector says that it uses both GELU and SiLU: llama.cpp does not load it")
     for prefix in encoders(header):
+        kind = projector_type(header, prefix)
+        lost = next((key for key in required(kind, prefix) if SECTIONS[prefix] + key not in header.metadata), None)
+        if lost is not None and kind in OWN:
+            raise RefusedError(f"the projector's file does not tell {SECTIONS[prefix]}{lost}: llama.cpp does not load it")
         layers = header.metadata.get(f"{SECTIONS[prefix]}block_count")
         n_layer = layers if type(layers) is int and 0 <= layers <= MAX_LAYERS else 0
-        width = n_mmproj_embd(header, projector_type(header, prefix), n_layer)
+        width = n_mmproj_embd(header, kind, n_layer)
         if width is not None and width != n_embd:
             raise RefusedError(f"the projector makes embeddings of {width} numbers, the model takes {n_embd}: another model's?")
 
