@@ -76,7 +76,7 @@ def quantised(header: Header, ftype: str, *, imatrix: bool | None = None) -> Hea
         raise FitplugError(f"it is NVFP4 already, which llama-quantize does not quantise again: no {ftype}, but NVFP4")
     with_imatrix = ftype.startswith("IQ") if imatrix is None else imatrix
     shapes = [Shape(tensor.name, tensor.type, tensor.shape) for tensor in header.tensors.values()]
-    types = tensor_types(shapes, _facts(header), ftype, imatrix=with_imatrix)
+    types = tensor_types(shapes, facts_of(header.metadata), ftype, imatrix=with_imatrix)
     if any(shape.type == "mxfp4" and types[shape.name] != "mxfp4" for shape in shapes):
         raise FitplugError(
             f"its experts are MXFP4 already, which llama-quantize does not quantise again: no {ftype}, but MXFP4_MOE"
@@ -104,16 +104,17 @@ def _row(config: Config) -> Row:
     return found if isinstance(found, Row) else found(config)
 
 
-def _facts(header: Header) -> Facts:
-    architecture = str(header.metadata["general.architecture"])
+def facts_of(metadata: Mapping[str, Value]) -> Facts:
+    """What of a GGUF's keys decides its tensors' types."""
+    architecture = str(metadata["general.architecture"])
 
     def number(key: str) -> int:
-        value = header.metadata.get(f"{architecture}.{key}", 0)
+        value = metadata.get(f"{architecture}.{key}", 0)
         value = value[0] if isinstance(value, tuple) and not isinstance(value, Skipped) and value else value
         return int(value) if isinstance(value, (int, float)) else 0
 
     n_head = number("attention.head_count")
-    n_head_kv = number("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in header.metadata else n_head
+    n_head_kv = number("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in metadata else n_head
     n_layer_all = number("block_count") * max(1, number("num_loops"))  # looped blocks count each time they run
     return Facts(architecture, n_layer_all, number("expert_count"), n_head, n_head_kv)
 

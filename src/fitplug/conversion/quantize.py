@@ -357,8 +357,15 @@ def _mxfp4_moe(tensor: Shape, category: Category, architecture: str) -> str:
 
 
 def fitting(type_: str, n_cols: int) -> str:
-    """The type itself, or what stands in for it where a row is no multiple of its block (tensor_type_fallback)."""
-    if n_cols % BLOCKS.get(type_, 256) == 0:
+    """The type itself, or what stands in for it where a row is no multiple of its block (tensor_type_fallback).
+
+    Raises:
+        FitplugError: nothing does.
+    """
+    block = BLOCKS.get(type_, 256)
+    if n_cols % block == 0:
         return type_
+    if block > 32 and type_ not in FALLBACKS:
+        raise FitplugError(f"llama-quantize has nothing that stands in for {type_}, which rows of {n_cols} do not fit")
     other = FALLBACKS.get(type_, type_)
     return other if n_cols % BLOCKS.get(other, 256) == 0 else "f16"
