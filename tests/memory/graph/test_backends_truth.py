@@ -5,7 +5,9 @@ import pytest
 import backends_support as backends
 import truth_support as truth
 from fitplug.memory.compute import ComputeEstimator
+from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import Basis, Kind
+from fitplug.settings import Settings
 
 SAMPLE = [row for backend in ("vulkan",) for row in backends.sample(backend)]
 
@@ -51,3 +53,19 @@ def test_figures_are_exact_where_the_driver_says_its_limits(row):
 
 def _without_limits(device):
     return {key: value for key, value in device.items() if key not in ("alignment", "host_alignment", "max_tensor_bytes")}
+
+
+@pytest.mark.parametrize("backend", ["vulkan", "metal", "rocm"])
+@pytest.mark.parametrize("name", ["llama-3.1-8b", "qwen3-30b-a3b", "gemma-3-27b"])
+def test_other_contexts_and_placements_are_answered_as_by_a_new_drawing(backend, name):
+    """What is kept of a graph in another order, too."""
+    device = {"backend": backend, "name": "any", "total_mib": 24576, "free_mib": 24000}
+    model, machine = truth.model(name, "Q4_K_M"), truth.machine([device])
+    estimator = Estimator(model, machine, truth.RUNNERS["llama-server"])
+    kept, whole = (ComputeEstimator(model, machine, estimator.runner, shorten=shorten) for shorten in (True, False))
+
+    for n_ctx, n_gpu_layers in ((512, 99), (8192, 99), (131072, 99), (8192, 12), (65536, 20), (8192, 99)):
+        settings = Settings(n_ctx=n_ctx, n_gpu_layers=n_gpu_layers)
+        placement, resolved, _ = estimator.static(settings)
+        asked = placement, estimator.placed(placement, settings), resolved, settings
+        assert kept.sizes(*asked) == whole.sizes(*asked), settings
