@@ -1,16 +1,19 @@
-"""What a tensor of transformers is called in GGUF: gguf-py's TensorNameMap, by the table in tensor_names.txt.
+"""What a tensor of transformers is called in GGUF: gguf-py's TensorNameMap.
 
-The table is llama.cpp's own (`fixtures/quantize/make_names.py` makes it),
-so that the names are those of the version that fitplug
-follows, whatever gguf package is installed.
+First by the table in tensor_names.txt, which is that of the llama.cpp that fitplug follows (`fixtures/quantize/make_names.py`
+makes it): published gguf packages lag behind it. A name that it does not have is looked up in the installed package, which may
+be newer.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
+from typing import Any
 
 from fitplug.errors import FitplugError
 
+_BLOCK = re.compile(r"\.(\d+)\.")
 _SUFFIXES = ("", ".weight", ".bias")
 
 
@@ -19,10 +22,11 @@ class TensorNames:
 
     def __init__(self, architecture: str) -> None:
         table, own, has = _table()
-        if architecture not in has:
+        self.architecture = architecture
+        if architecture not in has and self._installed is None:
             raise FitplugError(f"llama.cpp's converter does not know the architecture {architecture[:60]!r}")
         self._names: dict[str, str] = {}
-        for number in has[architecture]:
+        for number in has.get(architecture, ()):
             name, keys = table[number]
             for key in (name, *own.get((architecture, name), keys)):
                 self._names[key] = name
@@ -34,7 +38,22 @@ class TensorNames:
                 found = self._base(name.removesuffix(suffix))
                 if found is not None:
                     return found + suffix
-        return None
+        return self._newer(name) if self._installed is not None else None
+
+    def _newer(self, name: str) -> str | None:
+        """By the installed package, as a tensor of its first block."""
+        block = _BLOCK.search(name)
+        first = name if block is None else f"{name[: block.start()]}.0.{name[block.end() :]}"
+        found: str | None = self._installed.get_name(first, _SUFFIXES[1:])
+        return found if found is None or block is None else found.replace("blk.0.", f"blk.{block[1]}.", 1)
+
+    @cached_property
+    def _installed(self) -> Any:
+        """The installed package's map of the architecture; None where it has none."""
+        import gguf
+
+        kind = next((kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == self.architecture), None)
+        return None if kind is None else gguf.get_tensor_name_map(kind, 1)
 
     def _base(self, name: str) -> str | None:
         if name in self._names:
