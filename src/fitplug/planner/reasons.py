@@ -139,17 +139,18 @@ def _divided(trial: Trial, machine: Machine) -> Iterator[str]:
 def _context(choice: Choice, grid: Grid, request: Request) -> Iterator[str]:
     n_ctx = choice.trial.settings.n_ctx
     n_slots = 1 if choice.trial.settings.kv_unified else choice.trial.settings.n_seq_max
-    words = f"{format_tokens(n_ctx)} tokens"
+    words, trained = f"{format_tokens(n_ctx)} tokens", format_tokens(grid.high // n_slots)
+    longest = f"the longest that the model was trained for{f' for each of {n_slots} users' if n_slots > 1 else ''}"
     if "n_ctx" in request.given:
         yield f"The context is {words}, as you asked."
     elif n_ctx == grid.high and request.goal == "context" and choice.where in ("experts", "layers"):
-        yield f"The context is {words}, the longest that the model was trained for: that is what --goal context asks for."
+        yield f"The context is {words}, {longest}: that is what --goal context asks for."
     elif n_ctx == grid.high:
-        yield f"The context is {words}, the longest that the model was trained for."
+        yield f"The context is {words}, {longest}."
     elif choice.where in ("one", "several", "given"):
         yield (
             f"The context is {words}, the longest that leaves {format_bytes(request.reserve_bytes)} free on every GPU; "
-            f"the model was trained for {format_tokens(grid.high // n_slots)}{' a user' if n_slots > 1 else ''}."
+            f"the model was trained for {trained}{' a user' if n_slots > 1 else ''}."
         )
     elif choice.where == "cpu":
         yield f"The context is {words}, the longest that leaves a quarter of the host's memory to others."
@@ -164,7 +165,7 @@ def _cache(trial: Trial, request: Request) -> Iterator[str]:
     resolved = trial.estimate.resolved
     if "type_k" not in request.given and "type_v" not in request.given and resolved.type_k == "f16":
         yield "The cache keeps its 16 bits: nothing here costs quality."
-    if not resolved.flash_attn and "flash_attn" not in request.given and trial.estimate.n_bytes("CPU") >= 0:
+    if not resolved.flash_attn and "flash_attn" not in request.given:
         yield "Flash attention is off: llama.cpp has none for this model on these devices."
 
 
