@@ -10,9 +10,6 @@ from fitplug.machine.backends import backend as traits_of
 from fitplug.machine.records import Device
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.cuda import AmdCores, CudaBackend
-from fitplug.memory.graph.metal import MetalBackend
-from fitplug.memory.graph.rpc import RpcBackend
-from fitplug.memory.graph.vulkan import VulkanBackend
 
 UNKNOWN_CAPABILITY = 80
 CDNA1, RDNA1, RDNA3 = 0x908, 0x1010, 0x1100
@@ -70,8 +67,25 @@ def amd_cores(target: str | None) -> AmdCores:
     return "mfma" if CDNA1 <= number < RDNA1 and number not in GCN_APUS else "none"
 
 
+# What only some machines have is imported for them: the start path is measured.
+
+
+def _metal(_: Device, traits: Traits, beside: Neighbours) -> Backend:
+    from fitplug.memory.graph.metal import MetalBackend
+
+    return MetalBackend(beside.name, traits)
+
+
+def _vulkan(_: Device, traits: Traits, beside: Neighbours) -> Backend:
+    from fitplug.memory.graph.vulkan import VulkanBackend
+
+    return VulkanBackend(beside.name, traits)
+
+
 def _rpc(device: Device, traits: Traits, beside: Neighbours) -> Backend:
     """What serves it answers with its own backend's sizes; one that pads rows is supposed to be CUDA."""
+    from fitplug.memory.graph.rpc import RpcBackend
+
     behind = BACKENDS.get("cuda" if traits.row_padding else str(device.extra.get("served_by")))
     rules = behind.graph if behind is not None and behind.graph != "rpc" else "plain"
     served = MAKE[rules](device, traits, beside._replace(alone=True))
@@ -87,9 +101,9 @@ CORES: Mapping[str, Callable[[str | None], AmdCores | None]] = {
 MAKE: Mapping[GraphRules, Callable[[Device, Traits, Neighbours], Backend]] = {
     "plain": lambda _, traits, beside: DeviceBackend(beside.name, traits),
     "cuda": _cuda,
-    "metal": lambda _, traits, beside: MetalBackend(beside.name, traits),
+    "metal": _metal,
     "rpc": _rpc,
-    "vulkan": lambda _, traits, beside: VulkanBackend(beside.name, traits),
+    "vulkan": _vulkan,
 }
 
 
