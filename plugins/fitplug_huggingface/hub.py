@@ -5,9 +5,10 @@ fetches 5 MiB for the first byte. Where the package does the job it is used: tok
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin, urlsplit
 
 from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
 from fitplug.extension import Entry, Listing
@@ -23,8 +24,9 @@ DEFAULT_REVISION = "main"
 
 
 def endpoint() -> str:
-    """HF_ENDPOINT, or the hub itself; mirrors speak the same interface."""
-    return (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
+    """HF_ENDPOINT, or the hub itself; mirrors speak the same interface. Without a scheme it is https."""
+    told = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").strip().rstrip("/")
+    return told if re.match(r"https?://", told, re.IGNORECASE) else f"https://{told}"
 
 
 def _connect() -> Http:
@@ -69,19 +71,21 @@ def _entries(page: Sequence[Any]) -> Iterator[Entry]:
         if not isinstance(item, dict) or item.get("type") != "file":
             continue
         path, size, lfs = item.get("path"), item.get("size"), item.get("lfs")
+        sha256 = None
+        if isinstance(lfs, dict):
+            sha256, size = lfs.get("oid"), lfs.get("size", size)
         if isinstance(path, str) and isinstance(size, int) and size >= 0:
-            sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
             yield Entry(path=path, n_bytes=size, sha256=sha256 if isinstance(sha256, str) else None)
 
 
 def _next_page(headers: Mapping[str, str], url: str) -> str | None:
-    """The Link header's "next", if it stays on the same origin."""
+    """The Link header's "next". A mirror may hand on the hub's own address: the page is asked for where the first one was."""
     from requests.utils import parse_header_links
 
     for link in parse_header_links(headers.get("Link", "") or headers.get("link", "")):
-        target = link.get("url", "")
-        if link.get("rel") == "next" and origin_of(target) == origin_of(url):
-            return target
+        if link.get("rel") == "next":
+            target = urlsplit(urljoin(url, link.get("url", "")))
+            return urlsplit(url)._replace(path=target.path, query=target.query).geturl()
     return None
 
 
@@ -113,7 +117,7 @@ def _cached(listing: Listing, entry: Entry) -> Blob | None:
 
 def search(words: str, limit: int) -> Sequence[str]:
     """Repositories with GGUF files that match the words, the most downloaded first."""
-    query = {"search": words, "filter": "gguf", "sort": "downloads", "direction": "-1", "limit": str(limit)}
+    query = {"search": words, "filter": "gguf", "sort": "downloads", "limit": str(limit)}
     found, _ = _connect().get_json(f"{endpoint()}/api/models", query)
     names = [item.get("id") for item in found if isinstance(item, dict)] if isinstance(found, list) else []
     return tuple(name for name in names if isinstance(name, str))[:limit]
@@ -134,7 +138,14 @@ def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> 
 
     try:
         paths = [
-            hf_hub_download(listing.repository, entry.path, revision=listing.revision, local_dir=folder, endpoint=endpoint())
+            hf_hub_download(
+                listing.repository,
+                entry.path,
+                revision=listing.revision,
+                local_dir=folder,
+                cache_dir=None if folder else download_folder(),
+                endpoint=endpoint(),
+            )
             for entry in entries
         ]
     except (HfHubHTTPError, OSError) as error:

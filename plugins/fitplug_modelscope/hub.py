@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 MAX_ENTRIES = 200_000
 LISTING_CAP = 3000
 """The server cuts a listing here and says nothing."""
+MAX_DEPTH = 32
+"""Of folders in folders, where they are listed one by one."""
+MAX_DIGITS = 20
+"""Of a size that is sent as text."""
 DEFAULT_REVISION = "master"
 _NO_REPOSITORY, _NO_ACCESS, _NO_TREE, _NO_FILE = 10010205001, 10010200001, 10990101004, 10990101007
 
@@ -31,7 +35,7 @@ def endpoint() -> str:
     """MODELSCOPE_ENDPOINT, or the older MODELSCOPE_DOMAIN, or the hub itself; without a scheme it is https."""
     told = os.environ.get("MODELSCOPE_ENDPOINT") or os.environ.get("MODELSCOPE_DOMAIN") or "https://modelscope.cn"
     told = told.strip().rstrip("/")
-    return told if re.match(r"https?://", told) else f"https://{told}"
+    return told if re.match(r"https?://", told, re.IGNORECASE) else f"https://{told}"
 
 
 def _token() -> str | None:
@@ -57,24 +61,26 @@ def list_files(text: str) -> Listing:
     reference = parse_reference(text)
     revision = reference.revision or DEFAULT_REVISION
     notes: list[str] = []
-    entries = tuple(_walk(_connect(), reference, revision, "", notes))
-    if len(entries) > MAX_ENTRIES:
-        raise NetworkError(f"{reference.repository} lists more than {MAX_ENTRIES} files")
-    return Listing(repository=reference.repository, revision=revision, entries=entries, notes=tuple(notes))
+    entries: dict[str, Entry] = {}
+    for entry in _walk(_connect(), reference, revision, "", notes):
+        entries[entry.path] = entry
+        if len(entries) > MAX_ENTRIES:
+            raise NetworkError(f"{reference.repository} lists more than {MAX_ENTRIES} files")
+    return Listing(repository=reference.repository, revision=revision, entries=tuple(entries.values()), notes=tuple(notes))
 
 
 def _walk(http: Http, reference: Reference, revision: str, root: str, notes: list[str], depth: int = 0) -> Iterator[Entry]:
     """The tree below `root`; folder by folder once one answer is cut at the cap."""
     files = _listed(http, reference, revision, root, recursive=True)
     if len(files) < LISTING_CAP:
-        yield from _entries(files)
+        yield from _entries(files, notes)
         return
     files = _listed(http, reference, revision, root, recursive=False)
     if len(files) >= LISTING_CAP:
         notes.append(f"the hub lists only the first {LISTING_CAP} files of '{root or reference.repository}'")
-    yield from _entries(files)
+    yield from _entries(files, notes)
     for item in files:
-        if item.get("Type") == "tree" and isinstance(item.get("Path"), str) and depth < 8:
+        if item.get("Type") == "tree" and isinstance(item.get("Path"), str) and item["Path"] != root and depth < MAX_DEPTH:
             yield from _walk(http, reference, revision, item["Path"], notes, depth + 1)
 
 
@@ -95,11 +101,17 @@ def _listed(http: Http, reference: Reference, revision: str, root: str, *, recur
     return [item for item in files if isinstance(item, dict)]
 
 
-def _entries(files: Sequence[Mapping[str, Any]]) -> Iterator[Entry]:
+def _entries(files: Sequence[Mapping[str, Any]], notes: list[str]) -> Iterator[Entry]:
     for item in files:
         path, size, sha256 = item.get("Path"), item.get("Size"), item.get("Sha256")
-        if item.get("Type") != "tree" and isinstance(path, str) and isinstance(size, int) and size >= 0:
+        if item.get("Type") == "tree" or not isinstance(path, str):
+            continue
+        if isinstance(size, str) and size.isdecimal() and len(size) < MAX_DIGITS:
+            size = int(size)
+        if isinstance(size, int) and size >= 0:
             yield Entry(path=path, n_bytes=size, sha256=sha256 if isinstance(sha256, str) and sha256 else None)
+        else:
+            notes.append(f"{path[:80]} is left out: the hub does not say how large it is")
 
 
 def open_reference_files(text: str) -> Sequence[Blob]:
@@ -112,17 +124,19 @@ def open_file(listing: Listing, entry: Entry) -> Blob:
     cached = _cached(listing, entry)
     if cached is not None:
         return cached
-    path = f"models/{quote(listing.repository)}/resolve/{quote(listing.revision, safe='')}/{quote(entry.path)}"
-    return HttpBlob(_connect(), f"{endpoint()}/{path}", entry.path, entry.n_bytes)
+    name, revision = quote(listing.repository), quote(listing.revision, safe="")
+    page = f"{endpoint()}/models/{name}/resolve/{revision}/{quote(entry.path)}"
+    interface = f"{endpoint()}/api/v1/models/{name}/repo?Revision={revision}&FilePath={quote(entry.path, safe='')}"
+    return HttpBlob(_connect(), interface, entry.path, entry.n_bytes, page=page)
 
 
 def cache_folders(repository: str, revision: str) -> list[Path]:
     """Where the hub's package keeps, and used to keep, a repository's files."""
     owner, name = repository.split("/")
     told = os.environ.get("MODELSCOPE_CACHE")
-    base = Path(told) if told else Path.home() / ".cache" / "modelscope"
+    base = Path(told).expanduser() if told else Path.home() / ".cache" / "modelscope"
     old = name.replace(".", "___")
-    roots = [base] if told else [base, base / "hub"]
+    roots = [base, base / "hub"]
     return [
         base / "models" / f"{owner}--{name}" / "snapshots" / revision,
         *(root / "models" / owner / old for root in roots),

@@ -9,7 +9,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -89,6 +89,8 @@ class LocalHub:
     modelscope_cap: int = 3000
     ms_direct: bool = False
     """ModelScope's other way: no redirect, status 200 with a Content-Range."""
+    instead: "Callable[[Handler], bool] | None" = None
+    """What another hub does: called first for every request; True where it has answered."""
 
     def add(self, name: str, files: dict[str, bytes | Path], **options: bool | str) -> None:
         self.repositories[name] = Repository(files={path: Stored(data) for path, data in files.items()}, **options)  # type: ignore[arg-type]
@@ -154,6 +156,9 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.entry: Request | None = None
+
+    def parse_request(self) -> bool:
+        return super().parse_request() and not (self.hub.instead is not None and self.hub.instead(self))
 
     def begin(self) -> tuple[str, dict[str, list[str]]]:
         parts = urlsplit(self.path)

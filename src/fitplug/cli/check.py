@@ -1,6 +1,7 @@
 """`fitplug check REPO`: which files of a repository fit, before downloading any."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -127,17 +128,19 @@ def _found(words: str, hub: str | None, limit: int, registry: Registry, notes: l
     hubs = [item.record for item in registry.sources if item.record.search is not None and hub in (None, item.record.scheme)]
     if not hubs:
         raise NotFoundError(f"no hub '{hub}' that can be searched: {', '.join(s.scheme for s in _searchable(registry))}")
-    found: dict[str, str] = {}
+    answers: list[list[str]] = []
     for source in hubs:
         try:
             assert source.search is not None  # noqa: S101 - chosen for it
             with progressing(f"searching {source.scheme}"):
-                for name in source.search(words, limit):
-                    found.setdefault(name.lower(), f"{source.scheme}:{name}")
+                answers.append([f"{source.scheme}:{name}" for name in source.search(words, limit)])
         except FitplugError as error:
             if len(hubs) == 1:
                 raise
             notes.append(str(error))
+    found: dict[str, str] = {}
+    for name in (name for places in zip_longest(*answers) for name in places if name is not None):  # the first of each, …
+        found.setdefault(name.partition(":")[2].lower(), name)
     if not found:
         raise NotFoundError(notes[0] if len(notes) == len(hubs) else f"no hub knows a model for '{words[:60]}'")
     return list(found.values())[:limit]
@@ -177,7 +180,7 @@ def _check(
 
 def _no_model(repository: str, listing: "Listing", found: "Sequence[Candidate]") -> str:
     if not listing.entries:
-        return f"{repository} is empty"
+        return f"{repository} is empty" if not listing.notes else f"{repository} holds no model: {listing.notes[0]}"
     if found:
         roles = ", ".join(sorted({str(candidate.role) for candidate in found}))
         return f"{repository} holds no model, only: {roles}"
@@ -228,7 +231,7 @@ def _converted(reference: str, candidate: "Candidate", header: "Header", questio
     from fitplug.conversion.stored import stored_as
     from fitplug.repository.advice import AS_IT_IS, Row
 
-    as_it_is = Row(reference, stored_as(header), candidate, candidate.n_bytes, header, None, AS_IT_IS)
+    as_it_is = Row(reference, stored_as(header), candidate, header.n_bytes, header, None, AS_IT_IS)
     try:
         converted = convert(header)
     except FitplugError as error:

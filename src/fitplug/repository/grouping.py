@@ -6,6 +6,7 @@ The rules of names are llama.cpp's own (common/download.cpp) and what publishers
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 from fitplug.conversion.quantize import DEFAULT_TYPES
@@ -52,11 +53,13 @@ _PIECE = re.compile(
     r"(?P<prefix>.+\.gguf)(?:\.part(?P<no>\d{1,4})of(?P<count>\d{1,4})|-split-(?P<letter>[a-z]))", re.IGNORECASE
 )
 _LABEL = re.compile(
-    r"(?:^|[-._/])((?:UD-|i1-)?(?:IQ\d_(?:XXS|XS|S|M|NL(?:_XL)?)|TQ\d_\d|Q\d_K(?:_[A-Z]{1,2})?|Q\d_\d(?:_\d_\d)?|"
+    r"(?:^|[-._/])((?:UD-|i1-)?(?:IQ\d_(?:XXS|XS|S|M|NL(?:_XL)?)|TQ\d_\d|Q\d_K(?:_[A-Z]{1,2})?|Q\d_\d(?:_\d_\d|_X?L)?|"
     r"MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32))(?=$|[-._/])",
     re.IGNORECASE,
 )
-_DRAFT = re.compile(r"(^|[-_/.])(mtp|eagle3?|dflash|dspark|draft)([-_/.]|$)", re.IGNORECASE)
+_DRAFT = re.compile(r"(^|[-_/.])(mtp|eagle3|dflash|dspark|draft)([-_/.]|$)", re.IGNORECASE)
+_BESIDE = re.compile(r"consolidated\b|adapter")
+"""Of a folder's safetensors those that are its model once more in Mistral's own form, or something put on it."""
 
 
 def quant_label(path: str) -> str:
@@ -82,8 +85,10 @@ def role_of(path: str) -> Role:
 
 
 def candidates(listing: Listing) -> list[Candidate]:
-    """All groups of the listing: models first, then the rest, each by size."""
+    """All groups of the listing: models first, then the rest, each by size. Drafts that are alone are its models."""
     found = [*_gguf(listing.entries), *_safetensors(listing.entries)]
+    if not any(candidate.role == Role.MODEL for candidate in found):
+        found = [replace(candidate, role=Role.MODEL) if candidate.role == Role.DRAFT else candidate for candidate in found]
     order = list(Role)
     return sorted(found, key=lambda c: (order.index(c.role), c.n_bytes, c.name))
 
@@ -125,7 +130,8 @@ def _safetensors(entries: Iterable[Entry]) -> Iterable[Candidate]:
     for entry in entries:
         if entry.path.endswith(".safetensors"):
             folders.setdefault(entry.path.rpartition("/")[0], []).append(entry)
-    for folder, files in folders.items():
+    for folder, there in folders.items():
+        files = [entry for entry in there if not _BESIDE.search(entry.path.rpartition("/")[2])] or there
         adapter = all("adapter" in entry.path for entry in files)
         yield Candidate(
             role=Role.ADAPTER if adapter else Role.MODEL,

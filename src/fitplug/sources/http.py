@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -26,7 +26,7 @@ T = TypeVar("T")
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 15.0
 TOTAL_TIMEOUT = 120.0
 """One answer's body, whole; a server that drips a byte a second ends here."""
-MAX_REDIRECTS = 5
+MAX_REDIRECTS = 10
 MAX_JSON_BYTES = 64 * MIB
 RETRY_WAITS = (0.5, 1.0, 2.0)
 MAX_RETRY_AFTER = 8.0
@@ -87,6 +87,8 @@ class Http:
                 given = response.headers.get("Content-Range", "")
                 if given:
                     return self._checked(response, given, offset, n_bytes)
+                if response.status_code == 206:
+                    raise NetworkError(f"{host_of(response.url)} sends a part of the file and does not say which")
                 return self._prefix(response, offset, n_bytes)
 
         return self._patiently(once)
@@ -97,6 +99,8 @@ class Http:
             try:
                 return once()
             except _BrokenError as error:
+                if error.wait > MAX_RETRY_AFTER:
+                    raise
                 self.sleep(error.wait or wait)
         return once()
 
@@ -124,17 +128,16 @@ class Http:
     def _body(self, response: "Response", limit: int) -> bytes:
         """At most `limit` bytes of the body; the rest is not read."""
         from requests import RequestException
+        from urllib3.exceptions import HTTPError
 
         deadline, parts, size = time.monotonic() + TOTAL_TIMEOUT, [], 0
         try:
-            for chunk in response.iter_content(min(limit, MIB) or 1):
+            while size < limit and (chunk := _some(response, min(limit - size, MIB))):
                 parts.append(chunk[: limit - size])
                 size += len(parts[-1])
-                if size >= limit:
-                    break
                 if time.monotonic() > deadline:
                     raise NetworkError(f"{host_of(response.url)} took more than {TOTAL_TIMEOUT:.0f} s for {size} bytes")
-        except RequestException as error:
+        except (RequestException, HTTPError, OSError) as error:
             raise _BrokenError(f"{host_of(response.url)} broke off after {size} bytes: {_short(error)}") from None
         with self._lock:
             self.traffic.n_bytes += size
@@ -165,7 +168,7 @@ class Http:
             if response.status_code not in {301, 302, 303, 307, 308} or not target:
                 return response
             response.close()
-            before, url, params = url, urljoin(url, target), None
+            before, url, params = url, _leads_to(url, target), None
             scheme = urlsplit(url).scheme
             if scheme not in {"http", "https"} or (scheme == "http" and urlsplit(before).scheme == "https"):
                 raise NetworkError(f"{host_of(before)} redirects to {scheme}://{host_of(url)}, which is not safe to follow")
@@ -211,8 +214,10 @@ class Http:
         if status in {404, 410}:
             return NotFoundError(f"{host} has nothing at {urlsplit(url).path}")
         if status == 429:
-            hint = "try again in a few minutes, or set a token for a higher limit"
-            return _BrokenError(f"{host} asks to slow down (429): {hint}", wait=_retry_after(response))
+            wait = _retry_after(response)
+            when = f"in {wait:.0f} s" if wait > MAX_RETRY_AFTER else "in a few minutes"
+            hint = f"try again {when}, or set a token for a higher limit"
+            return _BrokenError(f"{host} asks to slow down (429): {hint}", wait=wait)
         wrong = f"{host} answers with status {status}: try again later"
         return _BrokenError(wrong, wait=_retry_after(response)) if status in _RETRIED else NetworkError(wrong)
 
@@ -246,8 +251,18 @@ class Ranged:
 class HttpBlob:
     """A file behind a URL. Redirects are followed once; later reads go straight to where they led."""
 
-    def __init__(self, http: Http, url: str, name: str, n_bytes: int | None = None) -> None:
+    def __init__(self, http: Http, url: str, name: str, n_bytes: int | None = None, *, page: str = "") -> None:
+        """Make one.
+
+        Args:
+            http: the conversation.
+            url: where the file is asked for.
+            name: the file's.
+            n_bytes: its length, where that is known.
+            page: its address for people and programs, where it is asked for when nothing is at `url`.
+        """
         self._http, self._url, self._direct, self._name = http, url, "", name
+        self._page = page or url
         self._size = n_bytes
         self._window: tuple[int, bytes] = (0, b"")
 
@@ -258,8 +273,8 @@ class HttpBlob:
 
     @property
     def url(self) -> str:
-        """Where it is asked for, before any redirect."""
-        return self._url
+        """Its address, before any redirect."""
+        return self._page
 
     @property
     def n_bytes(self) -> int:
@@ -284,10 +299,13 @@ class HttpBlob:
     def _fetch(self, offset: int, n_bytes: int) -> tuple[int, bytes]:
         try:
             got = self._http.get_range(self._direct or self._url, offset, n_bytes)
-        except (AccessError, NotFoundError):
-            if not self._direct:
+        except (AccessError, NotFoundError) as error:
+            if self._direct:
+                self._direct = ""  # a signed URL that has expired
+            elif self._url != self._page and isinstance(error, NotFoundError):
+                self._url = self._page
+            else:
                 raise
-            self._direct = ""  # a signed URL that has expired
             got = self._http.get_range(self._url, offset, n_bytes)
         if got.total is not None and self._size is not None and got.total != self._size:
             told = f"{got.total} bytes where {self._size} were listed"
@@ -317,16 +335,49 @@ def _total_of(response: "Response") -> int | None:
 
 
 def _retry_after(response: "Response") -> float:
-    value = response.headers.get("Retry-After", "")
-    return min(float(value), MAX_RETRY_AFTER) if value.isdecimal() else 0.0
+    """Seconds to wait: Retry-After, a number or a date, else what is left of the window that RateLimit names; 0: not said."""
+    value = response.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value):
+        return float(value)
+    if value:
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+        except (ValueError, OverflowError):
+            return 0.0
+    window = re.search(r";\s*t=(\d{1,9})", response.headers.get("RateLimit", ""))
+    return float(window[1]) if window else 0.0
+
+
+def _some(response: "Response", n_bytes: int) -> bytes:
+    """What has arrived of a body, `n_bytes` at most; empty at its end. Waits for some, not for all: see TOTAL_TIMEOUT."""
+    some = response.raw.read1(n_bytes, decode_content=True)
+    return some if isinstance(some, bytes) else b""
+
+
+def _leads_to(url: str, target: str) -> str:
+    """Where a Location leads, relative or not; its bytes are UTF-8 and not the Latin-1 that headers are read as.
+
+    Raises:
+        NetworkError: nowhere.
+    """
+    with suppress(UnicodeError):
+        target = target.encode("latin-1").decode()
+    try:
+        url = urljoin(url, target)
+        origin_of(url)
+    except ValueError:
+        raise NetworkError(f"{host_of(url)} redirects to '{target[:60]}', which is no address") from None
+    return url
 
 
 def _short(error: Exception) -> str:
     """The innermost reason, without the library's wrapping."""
     cause: BaseException = error
     for _ in range(6):
-        inner = getattr(cause, "reason", None) or (cause.args[0] if cause.args else None)
-        if not isinstance(inner, BaseException):
+        inner = next((each for each in (getattr(cause, "reason", None), *cause.args) if isinstance(each, BaseException)), None)
+        if inner is None:
             break
         cause = inner
     text = str(cause).rpartition(">: ")[2] or type(cause).__name__

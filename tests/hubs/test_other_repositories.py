@@ -1,0 +1,91 @@
+"""Repositories as people fill them: several things in one, files left over, other orders, things that do not agree."""
+
+import pytest
+
+from conversion import checkpoints
+
+CARD = ("--gpu", "RTX 4060")
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Files of a small model as safetensors: name → path."""
+
+    def make(n_shards=1, n_layer=2):
+        config, tensors = checkpoints.llama(n_layer)
+        return checkpoints.write(tmp_path / f"st{n_shards}-{n_layer}", config, tensors, n_shards=n_shards)
+
+    return make
+
+
+def rows(run, reference):
+    """What `check` shows of it."""
+    ran = run("check", reference, *CARD, "--json")
+    assert ran.status == 0, ran.err + ran.out
+    return ran.json["files"]
+
+
+@pytest.mark.parametrize("n_shards", [1, 3])
+def test_mistrals_own_form_beside_the_model_is_not_counted_twice(hub, run, checkpoint, scheme, n_shards):
+    """Nor fetched."""
+    files = checkpoint(n_shards)
+    alone = sum(path.stat().st_size for name, path in files.items() if name.endswith(".safetensors"))
+    one = next(path for name, path in files.items() if name.endswith(".safetensors"))
+    hub.add("team/both", files | {"consolidated.safetensors": one, "adapter_model.safetensors": one})
+    found = rows(run, f"{scheme}:team/both")
+    assert found[0]["n_bytes"] == alone
+    assert any(row["fits"] for row in found)
+    assert not any("consolidated" in request.path for request in hub.log)
+    assert run("show", f"{scheme}:team/both").status == 0
+
+
+def test_gguf_and_safetensors_live_in_one_repository(hub, run, gguf, checkpoint, scheme):
+    """Beside what other programs need: each is named so that `auto` takes it."""
+    files = checkpoint()
+    more = {f"onnx/model_{i}.onnx": b"x" * 10 for i in range(3)}
+    original = {"original/consolidated.00.pth": b"x", "original/model.safetensors": files["model.safetensors"]}
+    hub.add("team/mixed", files | more | original | {"Model-Q4_K_M.gguf": gguf("gemma-3-4b")})
+    for row in rows(run, f"{scheme}:team/mixed"):
+        if row["fits"]:
+            ran = run("auto", row["reference"], *CARD)
+            assert ran.status == 0, (row["reference"], ran.err)
+
+
+def test_modules_and_diffusers_folders_are_rows_that_say_why_not(hub, run, checkpoint, scheme):
+    """Nothing breaks, and the model itself is planned."""
+    files = checkpoint()
+    weights = files["model.safetensors"]
+    folders = {"2_Dense/model.safetensors": weights, "2_Dense/config.json": b'{"in_features": 8}', "modules.json": b"[]",
+               "unet/diffusion_pytorch_model.safetensors": weights, "unet/config.json": b'{"_class_name": "UNet"}',
+               "vae/diffusion_pytorch_model.fp16.safetensors": weights}  # fmt: skip
+    hub.add("team/modules", files | folders)
+    found = rows(run, f"{scheme}:team/modules")
+    assert any(row["fits"] for row in found)
+    assert sum(bool(row["problem"]) for row in found) >= 3
+
+
+def test_drafts_that_are_alone_are_the_models_of_a_repository(hub, run, gguf, scheme):
+    """And a model is no draft for what it is called."""
+    hub.add("team/draft", {"Model-0.6B-DRAFT-Q4_0.gguf": gguf("gemma-3-4b")})
+    assert rows(run, f"{scheme}:team/draft")[0]["fits"]
+    assert run("auto", f"{scheme}:team/draft", *CARD).status == 0
+    hub.add("team/eagle", {"Eagle-7B-Q4_K_M.gguf": gguf("gemma-3-4b")})
+    assert rows(run, f"{scheme}:team/eagle")[0]["fits"]
+
+
+def test_quants_with_larger_embeddings_have_names_of_their_own(hub, run, gguf, scheme):
+    """Each can be named as its publisher does."""
+    labels = ("Q8_0", "Q8_0_L", "Q4_K_M", "Q4_K_L", "UD-Q4_K_XL", "IQ4_NL_XL")
+    hub.add("team/labels", {f"Model-{label}.gguf": gguf("gemma-3-4b") for label in labels})
+    found = rows(run, f"{scheme}:team/labels")
+    assert {row["label"] for row in found} == set(labels)
+    for label in labels:
+        assert run("show", f"{scheme}:team/labels:{label.lower()}").status == 0
+
+
+def test_dozens_of_folders_are_dozens_of_rows(hub, run, gguf, scheme):
+    """One quant in each."""
+    hub.add("team/folders", {f"set-{i:02d}/Model-Q4_K_M.gguf": gguf("gemma-3-4b") for i in range(40)})
+    found = rows(run, f"{scheme}:team/folders")
+    assert len({row["reference"] for row in found}) == 40
+    assert all(row["fits"] for row in found)
