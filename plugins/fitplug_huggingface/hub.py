@@ -7,14 +7,17 @@ fetches 5 MiB for the first byte. Where the package does the job it is used: tok
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
 
 from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
-from fitplug.repository.reference import Reference, open_reference, parse_reference
+from fitplug.repository.reference import Reference, open_reference, parse_reference, stays_inside
+from fitplug.sources.headers import fetched_ahead
 from fitplug.sources.http import Http, HttpBlob, host_of, origin_of
+from fitplug.sources.kept import kept_listing, sha256_of
 
 if TYPE_CHECKING:
     from requests import Response
@@ -37,17 +40,24 @@ def _connect() -> Http:
     return Http(origin=origin_of(endpoint()), headers=headers, explain=_explain)
 
 
-def _refuse_offline(repository: str) -> None:
+def list_files(text: str) -> Listing:
+    """Every file of a repository at one revision, with sizes and, for large files, their sha256.
+
+    Offline, or where the hub cannot be asked, what of it was downloaded.
+    """
+    reference = parse_reference(text)
+    try:
+        return _asked(reference)
+    except NetworkError as error:
+        revision = reference.revision or DEFAULT_REVISION
+        return kept_listing(reference.repository, revision, _snapshot(reference.repository, revision), error)
+
+
+def _asked(reference: Reference) -> Listing:
     from huggingface_hub.constants import is_offline_mode
 
     if is_offline_mode():
-        raise NetworkError(f"HF_HUB_OFFLINE is set, so {repository} cannot be looked up")
-
-
-def list_files(text: str) -> Listing:
-    """Every file of a repository at one revision, with sizes and, for large files, their sha256."""
-    reference = parse_reference(text)
-    _refuse_offline(reference.repository)
+        raise NetworkError(f"HF_HUB_OFFLINE is set, so {reference.repository} cannot be looked up")
     http, revision = _connect(), reference.revision or DEFAULT_REVISION
     url: str | None = f"{_api(reference)}/tree/{quote(revision, safe='')}?recursive=true"
     entries: list[Entry] = []
@@ -74,7 +84,7 @@ def _entries(page: Sequence[Any]) -> Iterator[Entry]:
         sha256 = None
         if isinstance(lfs, dict):
             sha256, size = lfs.get("oid"), lfs.get("size", size)
-        if isinstance(path, str) and isinstance(size, int) and size >= 0:
+        if isinstance(path, str) and stays_inside(path) and isinstance(size, int) and size >= 0:
             yield Entry(path=path, n_bytes=size, sha256=sha256 if isinstance(sha256, str) else None)
 
 
@@ -91,7 +101,7 @@ def _next_page(headers: Mapping[str, str], url: str) -> str | None:
 
 def open_reference_files(text: str) -> Sequence[Blob]:
     """The files of one model."""
-    return open_reference(text, list_files, open_file)
+    return fetched_ahead(open_reference(text, list_files, open_file))
 
 
 def open_file(listing: Listing, entry: Entry) -> Blob:
@@ -103,16 +113,28 @@ def open_file(listing: Listing, entry: Entry) -> Blob:
     return HttpBlob(_connect(), f"{endpoint()}/{path}", entry.path, entry.n_bytes)
 
 
-def _cached(listing: Listing, entry: Entry) -> Blob | None:
-    from huggingface_hub import try_to_load_from_cache
+def _snapshot(repository: str, revision: str) -> Sequence[Path]:
+    """The folder of one commit in the package's cache; the name of a branch or tag stands for the commit it had then."""
+    kept = Path(download_folder()) / f"models--{repository.replace('/', '--')}"
+    ref = kept / "refs" / revision
+    try:
+        commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    except (OSError, ValueError):
+        return ()
+    return (kept / "snapshots" / commit,) if commit == Path(commit).name else ()
 
+
+def _cached(listing: Listing, entry: Entry) -> Blob | None:
+    """The file in the cache, if it is the one that is listed: a branch may have moved since."""
     from fitplug.sources.local import LocalFile
 
-    path = try_to_load_from_cache(listing.repository, entry.path, cache_dir=download_folder(), revision=listing.revision)
-    if not isinstance(path, str):
-        return None
-    file = LocalFile(path)
-    return file if file.n_bytes == entry.n_bytes else None
+    for folder in _snapshot(listing.repository, listing.revision):
+        path = folder / entry.path
+        if not path.is_file() or path.stat().st_size != entry.n_bytes:
+            continue
+        if not entry.sha256 or (sha256_of(path) or entry.sha256) == entry.sha256:
+            return LocalFile(str(path))
+    return None
 
 
 def search(words: str, limit: int) -> Sequence[str]:

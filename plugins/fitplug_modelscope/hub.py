@@ -14,8 +14,10 @@ from urllib.parse import quote, urlsplit
 from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
-from fitplug.repository.reference import Reference, open_reference, parse_reference
+from fitplug.repository.reference import Reference, open_reference, parse_reference, stays_inside
+from fitplug.sources.headers import fetched_ahead
 from fitplug.sources.http import Http, HttpBlob, host_of, origin_of
+from fitplug.sources.kept import kept_listing
 
 if TYPE_CHECKING:
     from requests import Response
@@ -57,9 +59,16 @@ def _connect() -> Http:
 
 
 def list_files(text: str) -> Listing:
-    """Every file of a repository at one revision, with size and sha256."""
+    """Every file of a repository at one revision, with size and sha256; where the hub cannot be asked, what was downloaded."""
     reference = parse_reference(text)
     revision = reference.revision or DEFAULT_REVISION
+    try:
+        return _asked(reference, revision)
+    except NetworkError as error:
+        return kept_listing(reference.repository, revision, cache_folders(reference.repository, revision), error)
+
+
+def _asked(reference: Reference, revision: str) -> Listing:
     notes: list[str] = []
     entries: dict[str, Entry] = {}
     for entry in _walk(_connect(), reference, revision, "", notes):
@@ -104,7 +113,7 @@ def _listed(http: Http, reference: Reference, revision: str, root: str, *, recur
 def _entries(files: Sequence[Mapping[str, Any]], notes: list[str]) -> Iterator[Entry]:
     for item in files:
         path, size, sha256 = item.get("Path"), item.get("Size"), item.get("Sha256")
-        if item.get("Type") == "tree" or not isinstance(path, str):
+        if item.get("Type") == "tree" or not isinstance(path, str) or not stays_inside(path):
             continue
         if isinstance(size, str) and size.isdecimal() and len(size) < MAX_DIGITS:
             size = int(size)
@@ -116,7 +125,7 @@ def _entries(files: Sequence[Mapping[str, Any]], notes: list[str]) -> Iterator[E
 
 def open_reference_files(text: str) -> Sequence[Blob]:
     """The files of one model."""
-    return open_reference(text, list_files, open_file)
+    return fetched_ahead(open_reference(text, list_files, open_file))
 
 
 def open_file(listing: Listing, entry: Entry) -> Blob:
@@ -149,8 +158,8 @@ def _cached(listing: Listing, entry: Entry) -> Blob | None:
     from fitplug.sources.local import LocalFile
 
     for folder in cache_folders(listing.repository, listing.revision):
-        path = (folder / entry.path).resolve()
-        if path.is_relative_to(folder.resolve()) and path.is_file() and path.stat().st_size == entry.n_bytes:
+        path = folder / entry.path
+        if path.is_file() and path.stat().st_size == entry.n_bytes:
             return LocalFile(str(path))
     return None
 

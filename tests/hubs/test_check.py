@@ -178,3 +178,12 @@ def test_a_projector_beside_the_model_is_planned_for_on_request(hub, run, gguf, 
     assert argv[argv.index("-mmu") + 1].endswith("mmproj-F16.gguf")
     assert "--no-mmproj" not in argv
     assert run("export", "ollama", f"{scheme}:team/sees", "--mmproj", f"{scheme}:team/sees:mmproj-F16.gguf", *CARD).status == 3
+
+
+def test_planning_for_one_file_costs_a_few_requests(hub, run, tmp_path, scheme):
+    """A header of megabytes comes in pieces that are as large as it probably is."""
+    path = tmp_path / "model.gguf"
+    make_models().write("llama-3.1-8b", path, n_merges=280_000)
+    hub.add("team/one", {"Model-Q4_K_M.gguf": path})
+    assert run("auto", f"{scheme}:team/one", *CARD).status == 0
+    assert len(hub.log) <= 8

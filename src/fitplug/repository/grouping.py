@@ -169,4 +169,5 @@ def _choices(listing: Listing, models: Sequence[Candidate], problem: str) -> str
     names = [c.label or c.name for c in models]
     names = names if len(set(names)) == len(names) else [c.name for c in models]
     shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
-    return f"{listing.repository} {problem}" + (f"; there is: {shown}" if names else "")
+    note = f" ({listing.notes[0]})" if listing.notes else ""
+    return f"{listing.repository} {problem}" + (f"; there is: {shown}" if names else "") + note

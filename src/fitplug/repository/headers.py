@@ -96,6 +96,11 @@ class Prefix:
         """The file's own."""
         return self._blob.n_bytes
 
+    @property
+    def url(self) -> str:
+        """The file's own, or what it is called where it has none."""
+        return str(getattr(self._blob, "url", self.name))
+
     def read(self, offset: int, n_bytes: int) -> bytes:
         """From what is there; more is fetched when it is not enough."""
         end = min(offset + n_bytes, self.n_bytes)

@@ -39,6 +39,11 @@ def parse_reference(text: str) -> Reference:
     return Reference(repository, revision, wanted)
 
 
+def stays_inside(path: str) -> bool:
+    """Whether a listed path names something below the repository, wherever it is written to."""
+    return path.isprintable() and not path.startswith("/") and ".." not in re.split(r"[/\\]", path)
+
+
 def open_reference(
     text: str, list_files: Callable[[str], Listing], open_file: Callable[[Listing, Entry], Blob]
 ) -> Sequence[Blob]:

@@ -143,6 +143,15 @@ def _begun(blobs: Sequence[Blob]) -> list[Blob]:
     return begun
 
 
+def fetched_ahead(blobs: Sequence[Blob]) -> Sequence[Blob]:
+    """One model's files as a hub opened them: headers behind a network come in few pieces, side by side."""
+    if not blobs or hasattr(blobs[0], "path"):
+        return blobs
+    if any(blob.name.endswith(".safetensors") for blob in blobs):
+        return prefetched(blobs)
+    return [Prefix(blobs[0]), *_begun(blobs[1:])]
+
+
 def prefetched(blobs: Sequence[Blob]) -> list[Blob]:
     """Safetensors files with their headers, and the JSON beside them, fetched side by side: two ranges for each at most."""
     with ThreadPoolExecutor(WORKERS) as pool:
