@@ -63,3 +63,17 @@ def test_a_narrow_terminal_is_enough(llama):
     text = re.sub(r"\x1b\[[0-9;]*m", "", in_terminal("explain", llama, "--gpu", "RTX 4090", "-c", "4096"))
 
     assert max(len(line) for line in text.replace("\r", "").splitlines()) <= 40
+
+
+def test_one_row_of_a_table_stands_out(capsys):
+    """In colour where there is colour, and by its own mark where there is none."""
+    from rich.console import Console
+
+    from fitplug.render.page import Table
+    from fitplug.render.terminal import write
+
+    console = Console(force_terminal=True, width=80, color_system="standard")
+    write([Table("", ("a", ">b"), [("one", "1"), ("→ two", "2")], chosen=1)], console)
+    first, second = capsys.readouterr().out.splitlines()[-2:]
+    assert "\x1b[1;32m→ two" in second
+    assert "32m" not in first

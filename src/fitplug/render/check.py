@@ -62,7 +62,7 @@ def _repository(one: Checked, advice: Advice | None) -> list[Block]:
         blocks.append(Line("safetensors: the rows below are what llama.cpp's own tools would make of them", "quiet"))
     blocks.append(_table(one.rows, advice))
     if advice is not None:
-        blocks.append(Line(f"take {shortened(advice.row.label, 60)}: {one_line(advice.reason)}", "good"))
+        blocks.append(Line(f"take {_shown(advice.row, one.rows)}: {one_line(advice.reason)}", "good"))
     if one.others:
         rows = [(shortened(c.name, 60), _ROLES[c.role], c.label, format_bytes(c.n_bytes)) for c in one.others]
         blocks.append(Table("beside the models", ("file", "what", "quant", ">size"), rows))
@@ -72,12 +72,19 @@ def _repository(one: Checked, advice: Advice | None) -> list[Block]:
 
 def _table(rows: Sequence[Row], advice: Advice | None) -> Table:
     columns = ("quant", ">size", ">bits", "quality", "fits", ">context", ">tokens/s")
-    return Table("", columns, [_row(row, chosen=advice is not None and row is advice.row) for row in rows])
+    chosen = next((i for i, row in enumerate(rows) if advice is not None and row is advice.row), None)
+    cells = [_row(row, (_MARK if i == chosen else "") + _shown(row, rows)) for i, row in enumerate(rows)]
+    return Table("", columns, cells, chosen)
 
 
-def _row(row: Row, *, chosen: bool) -> tuple[str, ...]:
-    label = (_MARK if chosen else "") + shortened(row.label, 44)
-    cells = label, format_bytes(row.n_bytes), f"{row.bits:.2f}" if row.bits else "", row.quality
+def _shown(row: Row, rows: Sequence[Row]) -> str:
+    """What a row is called: its quant, and where others have the same one the file."""
+    same = sum(other.label == row.label for other in rows) > 1
+    return shortened(row.candidate.name if same else row.label, 44)
+
+
+def _row(row: Row, name: str) -> tuple[str, ...]:
+    cells = name, format_bytes(row.n_bytes), f"{row.bits:.2f}" if row.bits else "", row.quality
     if row.plan is None:
         return *cells, "unknown" if row.header is None or row.problem != AS_IT_IS else "", "", ""
     if not row.fits:

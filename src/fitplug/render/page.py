@@ -49,6 +49,8 @@ class Table(NamedTuple):
     heading: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    chosen: int | None = None
+    """The row that stands out."""
 
 
 class Bars(NamedTuple):
@@ -92,7 +94,7 @@ Block: TypeAlias = Title | Line | Bars | Table | Pairs | Points | Shell | Verbat
 def without_empty_columns(block: Table) -> Table:
     """The table without columns that say nothing in any row."""
     keep = [i for i in range(len(block.columns)) if any(row[i] for row in block.rows)]
-    return Table(block.heading, [block.columns[i] for i in keep], [[row[i] for i in keep] for row in block.rows])
+    return block._replace(columns=[block.columns[i] for i in keep], rows=[[row[i] for i in keep] for row in block.rows])
 
 
 def write(blocks: Sequence[Block]) -> None:

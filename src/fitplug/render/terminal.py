@@ -138,8 +138,8 @@ def _grid(block: Table) -> RenderableType:
     for i, title in enumerate(block.columns):
         justify: Literal["left", "right"] = "right" if title.startswith(">") else "left"
         grid.add_column(title.removeprefix(">"), justify=justify, no_wrap=0 < i < len(block.columns) - 1, overflow="fold")
-    for row in block.rows:
-        grid.add_row(*map(Text, row))
+    for i, row in enumerate(block.rows):
+        grid.add_row(*map(Text, row), style="bold green" if i == block.chosen else None)
     return grid
 
 
