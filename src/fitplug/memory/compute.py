@@ -137,24 +137,12 @@ class ComputeEstimator:
             params.apply(self.adapters)
         found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
         if not self.runner.measuring:
-            token = params(n_seqs, n_seqs, n_seqs)
-            if not self._surely_smaller(token, found[0], placement, settings):
-                found.append(self.reserve(token, placement, settings))
+            found.append(self.reserve(params(n_seqs, n_seqs, n_seqs), placement, settings, at_least=found[0]))
             if self.model.drawn_as in SINGLE_SEQUENCE and n_seqs > 1:
                 found.append(self.reserve(params(n_tokens, 1, n_outputs), placement, settings))
             if params.taps.fed:
                 found.append(self.reserve(replace(params(n_tokens, 1, n_tokens), feeding=True), placement, settings))
         return [max(sizes) for sizes in zip(*found, strict=True)]
-
-    def _surely_smaller(self, params: GraphParams, sizes: Sequence[int], placement: Placement, settings: Settings) -> bool:
-        """Whether a graph of few tokens fits into `sizes` even if nothing were ever freed.
-
-        What lives at one time is the inputs and one or two layers; all that one layer of each kind makes is more than that.
-        """
-        if params.copies_weights:
-            return False
-        total = self._layouts.one_of_each(self._layouts.sample(params), _schedules(placement, settings))
-        return all(n <= size for n, size in zip(total, sizes, strict=True))
 
     def flash_attn_stays_on(
         self,
@@ -217,13 +205,18 @@ class ComputeEstimator:
             found = self._backends[key] = (*devices, cpu_backend(placement.backends, measuring=self.runner.measuring))
         return found
 
-    def reserve(self, params: GraphParams, placement: Placement, settings: Settings) -> list[int]:
-        """One graph, laid out."""
+    def reserve(
+        self, params: GraphParams, placement: Placement, settings: Settings, *, at_least: Sequence[int] = ()
+    ) -> Sequence[int]:
+        """One graph, laid out; `at_least` is answered where the graph surely takes no more."""
         how = _schedules(placement, settings)
         if not self.shorten:
             scheduled = Scheduler(params.backends, **how._asdict()).schedule(self.draw(params).gf)
             return GraphAllocator(params.backends).reserve(scheduled)
-        return self._layouts.reserve(self._layouts.sample(params), how)
+        sample = self._layouts.sample(params)
+        if at_least and not params.copies_weights and self._layouts.takes_less(sample, at_least, how):
+            return at_least
+        return self._layouts.reserve(sample, how)
 
     def draw(self, params: GraphParams) -> GraphContext:
         """The architecture's graph.

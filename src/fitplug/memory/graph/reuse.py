@@ -88,6 +88,12 @@ class Sample:
         """One of the backends that answer alike."""
         return list({_character(backend): backend for backend in self.params.backends}.values())
 
+    def fits_anywhere(self, sizes: Sequence[int], n_copies: int) -> bool:
+        """Whether each of these buffers has room for all that is computed here, or for the copies of it."""
+        own = [t for t in self.tensors if t.view_src is None and t.buffer is None]
+        needed = {_character(backend): n_copies * sum([size_in(backend, t) for t in own]) for backend in self.asked}
+        return all(needed[_character(backend)] <= size for backend, size in zip(self.params.backends, sizes, strict=True))
+
     @cached_property
     def fused(self) -> list[Hashable]:
         """What optimizing backends want to be kept, until when, and in which order they compute."""
@@ -215,10 +221,16 @@ class Layouts:
                 return program.run(sizes, [run.left_out for _, run in runs])
             self._cuts[sample.params.copies_weights] = cut.longer(unlike)
 
-    def one_of_each(self, sample: Sample, how: Schedules) -> list[int]:
-        """Bytes per backend of one layer of each class if nothing were ever freed or shared."""
-        program, sizes, _ = self._measured(sample, ONE_OF_EACH, kept_layers(sample, ONE_OF_EACH), how)
-        return program.total(sizes)
+    def takes_less(self, sample: Sample, sizes: Sequence[int], how: Schedules) -> bool:
+        """Whether a graph of few tokens fits into `sizes` even if nothing were ever freed.
+
+        What lives at one time is the inputs and one or two layers; all that one layer of each kind makes is more than that.
+        Mostly it all fits into each buffer; only if not is it scheduled to see what of it lies where.
+        """
+        if not _ordered(sample.params) and sample.fits_anywhere(sizes, how.n_copies):
+            return True
+        program, needed, _ = self._measured(sample, ONE_OF_EACH, kept_layers(sample, ONE_OF_EACH), how)
+        return all(n <= size for n, size in zip(program.total(needed), sizes, strict=True))
 
     def _measured(
         self, sample: Sample, cut: Cut, layers: Sequence[KeptLayer], how: Schedules
