@@ -57,8 +57,7 @@ class ComputeEstimator:
         self._blocks: Blocks | None = None
         self._backends: dict[object, tuple[Backend, ...]] = {}
         self._weights: tuple[object, Mapping[str, Buffer]] | None = None
-        self._flash_attn: dict[object, bool] = {}
-        self._fused: dict[object, dict[str, bool]] = {}
+        self._tried: dict[object, Mapping[str, bool]] = {}
         self._layouts = Layouts(self.draw)
 
     @property
@@ -123,16 +122,20 @@ class ComputeEstimator:
         """Bytes per device, the host's last."""
         with uncollected():
             params = self.params(placement, placed, resolved, settings, role)
-            return self._sizes(params, placement, resolved, settings)
+            return self._sizes(params, placement, resolved, settings, role)
 
-    def _sizes(self, params: "ParamsFor", placement: Placement, resolved: Resolved, settings: Settings) -> list[int]:
+    def _sizes(
+        self, params: "ParamsFor", placement: Placement, resolved: Resolved, settings: Settings, role: Role
+    ) -> list[int]:
         n_seqs = resolved.n_seq_max
         n_tokens = min(resolved.n_ctx, resolved.n_ubatch)
         n_outputs = min(n_tokens, resolved.n_outputs_max)
         prompt = -(-n_tokens // n_seqs) * n_seqs
         for backend in params.backends:
             backend.begin()
-        params.fused = self._fused_ops(params(n_seqs, n_seqs, n_seqs), placement, resolved, settings)
+        params.fused = fused.resolve(
+            lambda trial: self._at_home(trial, placement, resolved, settings, role), params(n_seqs, n_seqs, n_seqs)
+        )
         if self._adapts(settings):
             params.apply(self.adapters)
         found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
@@ -157,23 +160,24 @@ class ComputeEstimator:
         Raises:
             UnknownGraphError: nobody has drawn this architecture's graph.
         """
-        key = _trial(placement, resolved, settings), role.target and role.target.cells
-        found = self._flash_attn.get(key)
-        if found is None:
-            n_seqs = resolved.n_seq_max
-            hoped = replace(resolved, flash_attn=True)
-            params = self.params(placement, placed, hoped, settings, role)(n_seqs, n_seqs, n_seqs)
-            found = self._flash_attn[key] = fused.runs_where_its_layer_lies(
-                self.draw, params, "flash_attn", op_offload=settings.op_offload
-            )
-        return found
+        n_seqs = resolved.n_seq_max
+        hoped = replace(resolved, flash_attn=True)
+        params = self.params(placement, placed, hoped, settings, role)(n_seqs, n_seqs, n_seqs)
+        return self._at_home(params, placement, hoped, settings, role).get("flash_attn", True)
 
-    def _fused_ops(self, params: GraphParams, placement: Placement, resolved: Resolved, settings: Settings) -> dict[str, bool]:
-        """What becomes of the other fused operations."""
-        key = _trial(placement, resolved, settings), resolved.flash_attn
-        found = self._fused.get(key)
+    def _at_home(
+        self, params: GraphParams, placement: Placement, resolved: Resolved, settings: Settings, role: Role
+    ) -> Mapping[str, bool]:
+        """Which fused operations run where their layers lie; plans that put layers of the same classes there are tried once."""
+        cells = role.target and role.target.cells
+        key = _trial(placement, resolved, settings), tuple(sorted(params.fused.items())), cells
+        found = self._tried.get(key)
         if found is None:
-            found = self._fused[key] = fused.resolve(self.draw, params, op_offload=settings.op_offload)
+            like = self._layouts.like(params), settings.op_offload, cells
+            found = self._tried.get(like)
+            if found is None:
+                found = fused.run_where_their_layers_lie(self.draw, params, op_offload=settings.op_offload)
+            self._tried[key] = self._tried[like] = found
         return found
 
     def params(
@@ -242,7 +246,7 @@ def _trial(placement: Placement, resolved: Resolved, settings: Settings) -> obje
     """What llama_context::resolve_fused_ops depends on: settings equal in this are tried once."""
     return (
         placement.layer_devices, placement.names, settings.n_cpu_moe, settings.overrides, settings.offload_kqv,
-        settings.op_offload, resolved.n_seq_max, resolved.n_stream, resolved.type_k, resolved.type_v,
+        settings.op_offload, resolved.n_seq_max, resolved.n_stream, resolved.type_k, resolved.type_v, resolved.flash_attn,
     )  # fmt: skip
 
 

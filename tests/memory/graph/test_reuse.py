@@ -7,6 +7,7 @@ import truth_support as truth
 from fitplug.errors import RefusedError
 from fitplug.memory.compute import ComputeEstimator
 from fitplug.memory.estimate import Estimator
+from fitplug.memory.graph import fused
 from fitplug.memory.graph.reuse import Layouts
 from fitplug.model.describe import describe
 from fitplug.settings import Settings
@@ -98,3 +99,28 @@ def test_another_context_is_not_scheduled_again(name, monkeypatch):
 
     assert first
     assert len(made) == first
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b Q8_0", "recurrent/qwen4exp-a3b", "latent/hy_v4", "latent/mistral4-narrow"])
+def test_a_kept_trial_answers_as_one_of_its_own_would(name):
+    """Whichever trials of other plans came before, on cards of which one takes fewer kinds of attention."""
+    model = MODELS[name]()
+    machine = truth.machine([CARD, OLD_CARD, CARD], host_bytes=1 << 40)
+    kept = Estimator(model, machine, SERVER)
+    for settings in _questions(model.n_layer) + [Settings(n_gpu_layers=n) for n in range(1, 7)]:
+        own = Estimator(model, machine, SERVER)
+        assert kept.static(settings)[1] == own.static(settings)[1], settings
+
+
+def test_plans_with_layers_of_the_same_classes_are_tried_once(monkeypatch):
+    """However many layers of each class there are."""
+    tried = []
+    trial = fused.run_where_their_layers_lie
+    monkeypatch.setattr(fused, "run_where_their_layers_lie", lambda *how, **more: tried.append(how) or trial(*how, **more))
+    model = MODELS["llama-3.1-8b Q8_0"]()
+    estimator = Estimator(model, truth.machine([CARD], host_bytes=1 << 40), SERVER)
+
+    for n_gpu_layers in (10, 14, 18):
+        estimator(Settings(n_ctx=4096, n_gpu_layers=n_gpu_layers))
+
+    assert len(tried) == 1

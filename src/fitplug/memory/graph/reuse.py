@@ -202,13 +202,23 @@ class Layouts:
 
     def __init__(self, draw: Callable[[GraphParams], GraphContext]) -> None:
         self._draw = draw
+        self._drawn: dict[bool, Sample] = {}
+        """The last samples of short and of long batches."""
         self._kept: dict[Hashable, Reusable] = {}
         self._cuts = {False: SHORT, True: SHORT}
         """What can be left out of graphs of short and of long batches, as far as is known."""
 
     def sample(self, params: GraphParams) -> Sample:
-        """Draw one layer of each shape."""
-        return Sample(params, self._draw(params.keeping(SAMPLE)).gf)
+        """One layer of each shape, drawn; the trial's sample is the token's as well."""
+        found = self._drawn.get(params.copies_weights)
+        if found is None or found.params != params:
+            found = self._drawn[params.copies_weights] = Sample(params, self._draw(params.keeping(SAMPLE)).gf)
+        return found
+
+    def like(self, params: GraphParams) -> Hashable:
+        """What graphs have in common that are scheduled alike, as long as no shape decides."""
+        sample = self.sample(params)
+        return _key(sample, kept_layers(sample, SHORT))
 
     def reserve(self, sample: Sample, how: Schedules) -> list[int]:
         """Bytes per backend of the graph that the sample is for."""
