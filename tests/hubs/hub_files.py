@@ -8,17 +8,18 @@ from fitplug.formats.ggml_types import BY_NAME
 from fitplug.sources.local import LocalFile
 
 
-def shards(path, folder, n):
-    """The model in `n` files as llama-gguf-split writes them: keys and vocabulary in the first."""
+def shards(path, folder, n, *, first=None):
+    """The model in `n` files as llama-gguf-split writes them: keys and vocabulary in the first, with so many tensors."""
     header = gguf.read([LocalFile(str(path))])
     raw = LocalFile(str(path)).read(0, header.data_offsets[0])
     make = make_models()
     tensors, files = list(header.tensors.values()), {}
     per = -(-len(tensors) // n)
+    cuts = [0, per if first is None else first, *(per * i for i in range(2, n)), len(tensors)]
     kv_end = raw.find(make.string(tensors[0].name) + struct.pack("<I", len(tensors[0].shape)))
     n_kv = struct.unpack_from("<Q", raw, 16)[0]
     for i in range(n):
-        mine = tensors[i * per : (i + 1) * per]
+        mine = tensors[cuts[i] : cuts[i + 1]]
         split = [
             make.string("split.no") + struct.pack("<IH", 2, i),
             make.string("split.tensors.count") + struct.pack("<Ii", 5, len(tensors)),

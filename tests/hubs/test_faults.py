@@ -152,3 +152,28 @@ def test_no_token_leaves_its_origin(hub, gguf, run, scheme, monkeypatch):
     content = [request for request in hub.log if request.server == "cdn"]
     assert content
     assert all(hub.token not in str(request.headers) for request in content)
+
+
+def test_a_token_in_the_packages_own_file_opens_a_private_repository(hub, gguf, run, monkeypatch, tmp_path):
+    """Without any variable; HF_TOKEN_PATH and HF_HOME are where the package looks."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    (tmp_path / "token").write_text(f"{hub.token}\n")
+    hub.add("team/private", {"Model-Q4_K_M.gguf": gguf("gemma-3-4b")}, private=True)
+    assert run("check", "hf:team/private", "--gpu", "RTX 4060").status == 0
+
+
+def test_a_gated_repository_of_which_the_token_has_no_grant(hub, gguf, fails, scheme):
+    """403, whatever the body."""
+    hub.add("team/gated", {"Model-Q4_K_M.gguf": gguf("gemma-3-4b")})
+
+    def instead(handler):
+        if "gguf" not in handler.path:
+            return False
+        handler.begin()
+        handler.send(403, b"access denied", {"X-Error-Code": "GatedRepo"} if scheme == "hf" else {})
+        return True
+
+    hub.instead = instead
+    assert "gated" in fails("show", f"{scheme}:team/gated")

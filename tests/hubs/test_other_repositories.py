@@ -3,6 +3,7 @@
 import pytest
 
 from conversion import checkpoints
+from hubs.hub_files import shards
 
 CARD = ("--gpu", "RTX 4060")
 
@@ -89,3 +90,25 @@ def test_dozens_of_folders_are_dozens_of_rows(hub, run, gguf, scheme):
     found = rows(run, f"{scheme}:team/folders")
     assert len({row["reference"] for row in found}) == 40
     assert all(row["fits"] for row in found)
+
+
+@pytest.mark.parametrize("n_tensors", [0, 1])
+def test_a_first_shard_without_tensors_is_one_of_the_model(hub, run, gguf, tmp_path, scheme, n_tensors):
+    """As gguf-split writes it with --no-tensor-first-split."""
+    files = shards(gguf("gemma-3-4b", n_merges=1000), tmp_path, 3, first=n_tensors)
+    hub.add("team/split", files)
+    row = rows(run, f"{scheme}:team/split")[0]
+    assert row["fits"]
+    assert run("auto", row["reference"], *CARD).status == 0
+
+
+def test_shards_that_disagree_are_refused_with_the_reason(hub, run, gguf, tmp_path, scheme):
+    """One of another split under its name."""
+    files = shards(gguf("gemma-3-4b", n_merges=1000), tmp_path, 3)
+    (tmp_path / "other").mkdir()
+    others = shards(gguf("llama-3.1-8b"), tmp_path / "other", 3)
+    last = max(files)
+    hub.add("team/split", files | {last: others[last]})
+    ran = run("check", f"{scheme}:team/split", *CARD, "--json")
+    assert ran.status == 1
+    assert ran.json["files"][0]["problem"]
