@@ -7,6 +7,7 @@ fetches 5 MiB for the first byte. Where the package does the job it is used: tok
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit
@@ -35,9 +36,14 @@ def endpoint() -> str:
 def _connect() -> Http:
     from huggingface_hub import get_token
 
-    token = get_token()
+    return _conversation(endpoint(), get_token())
+
+
+@lru_cache
+def _conversation(base: str, token: str | None) -> Http:
+    """One for all files, so that they share connections."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return Http(origin=origin_of(endpoint()), headers=headers, explain=_explain)
+    return Http(origin=origin_of(base), headers=headers, explain=_explain)
 
 
 def list_files(text: str) -> Listing:

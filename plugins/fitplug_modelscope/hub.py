@@ -7,6 +7,7 @@ loses what is past 3000 entries. Where the package does the job it is used: toke
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -53,9 +54,14 @@ def _token() -> str | None:
 
 
 def _connect() -> Http:
-    token = _token()
+    return _conversation(endpoint(), _token())
+
+
+@lru_cache
+def _conversation(base: str, token: str | None) -> Http:
+    """One for all files, so that they share connections."""
     headers = {"Authorization": f"Bearer {token}", "Cookie": f"m_session_id={token}"} if token else {}
-    return Http(origin=origin_of(endpoint()), headers=headers, explain=_explain)
+    return Http(origin=origin_of(base), headers=headers, explain=_explain)
 
 
 def list_files(text: str) -> Listing:

@@ -85,6 +85,7 @@ class LocalHub:
     """"list", "resolve", "cdn" → faults still to happen, each once; one that ends in "*" stays."""
     log: list[Request] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)
+    n_connections: int = 0
     page_size: int = 1000
     modelscope_cap: int = 3000
     ms_direct: bool = False
@@ -156,6 +157,7 @@ class Handler(BaseHTTPRequestHandler):
     def setup(self) -> None:
         super().setup()
         self.entry: Request | None = None
+        self.hub.n_connections += 1
 
     def parse_request(self) -> bool:
         return super().parse_request() and not (self.hub.instead is not None and self.hub.instead(self))

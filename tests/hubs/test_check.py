@@ -187,3 +187,14 @@ def test_planning_for_one_file_costs_a_few_requests(hub, run, tmp_path, scheme):
     hub.add("team/one", {"Model-Q4_K_M.gguf": path})
     assert run("auto", f"{scheme}:team/one", *CARD).status == 0
     assert len(hub.log) <= 8
+
+
+def test_files_of_one_hub_share_connections(team, run, scheme):
+    """Also over redirects: setting one up costs more than a request."""
+    team.add(
+        "team/many",
+        {f"Model-{i:02d}-Q4_K_M.gguf": team.repositories["team/model"].files["Model-Q2_K.gguf"].data for i in range(20)},
+    )
+    assert run("check", f"{scheme}:team/many", *CARD).status == 0
+    assert team.n_connections <= 2 * (1 + 6) + 2
+    assert len(team.log) >= 3 * 20

@@ -33,6 +33,8 @@ MAX_RETRY_AFTER = 8.0
 MIN_WINDOW = 64 << 10
 MAX_SKIPPED_BYTES = 64 * MIB
 """From a server that ignores ranges so much is read and thrown away before the wanted bytes, and no more."""
+MAX_DRAINED_BYTES = 4096
+"""Of a body that nobody wants, such as a redirect's, so that the connection serves once more."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _RETRIED = {408, 429, 500, 502, 503, 504}
 
@@ -159,7 +161,7 @@ class Http:
                 raise self._error(response, url)
             yield response
         finally:
-            response.close()
+            _finish(response)
 
     def _followed(self, url: str, params: Mapping[str, str] | None, extra: Mapping[str, str]) -> "Response":
         for _ in range(MAX_REDIRECTS + 1):
@@ -167,7 +169,7 @@ class Http:
             target = response.headers.get("Location")
             if response.status_code not in {301, 302, 303, 307, 308} or not target:
                 return response
-            response.close()
+            _finish(response)
             before, url, params = url, _leads_to(url, target), None
             scheme = urlsplit(url).scheme
             if scheme not in {"http", "https"} or (scheme == "http" and urlsplit(before).scheme == "https"):
@@ -354,6 +356,13 @@ def _some(response: "Response", n_bytes: int) -> bytes:
     """What has arrived of a body, `n_bytes` at most; empty at its end. Waits for some, not for all: see TOTAL_TIMEOUT."""
     some = response.raw.read1(n_bytes, decode_content=True)
     return some if isinstance(some, bytes) else b""
+
+
+def _finish(response: "Response") -> None:
+    """Give the connection back where hardly anything of the answer is left, else drop it."""
+    if (response.raw.length_remaining or 0) <= MAX_DRAINED_BYTES and response.raw.length_remaining is not None:
+        response.raw.drain_conn()
+    response.close()
 
 
 def _leads_to(url: str, target: str) -> str:
