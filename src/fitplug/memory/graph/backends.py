@@ -1,7 +1,9 @@
 """What the allocator and the scheduler must know of a ggml backend."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from fitplug.memory.graph.tensor import Tensor, nbytes
@@ -87,19 +89,16 @@ class Uses:
     `copied` are the tensors whose copies stand as sources in their place: the graph was counted before it was split.
     """
 
-    def __init__(self, nodes: Sequence[Tensor], copied: Mapping[int, Tensor]) -> None:
+    def __init__(self, nodes: Sequence[Tensor], copied: Mapping[Tensor, Tensor]) -> None:
         self._nodes, self._copied = nodes, copied
 
     def of(self, t: Tensor) -> int:
         """Readers of `t`."""
-        return self._counts.get(id(t), 0)
+        return self._counts.get(t, 0)
 
     @cached_property
-    def _counts(self) -> dict[int, int]:
-        counts: dict[int, int] = {}
-        for node in self._nodes:
-            for src in node.src:
-                if src is not None:
-                    key = id(self._copied.get(id(src), src))
-                    counts[key] = counts.get(key, 0) + 1
+    def _counts(self) -> Mapping[Tensor | None, int]:
+        counts = Counter(chain.from_iterable([node.src for node in self._nodes]))
+        for copy, t in self._copied.items():
+            counts[t] += counts.pop(copy, 0)
         return counts

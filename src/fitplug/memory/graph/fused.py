@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from fitplug.memory.graph.context import GraphContext
-from fitplug.memory.graph.layers import SHORT
+from fitplug.memory.graph.layers import TRIED
 from fitplug.memory.graph.params import GraphParams
 from fitplug.memory.graph.scheduler import Scheduler
 
@@ -40,7 +40,7 @@ def run_where_their_layers_lie(
 
     Repetitions of layers are left out: a node's backend depends on its own layer's tensors and on the layers beside it.
     """
-    g = draw(replace(params.keeping(SHORT), pin=True))
+    g = draw(replace(params.keeping(TRIED), pin=True))
     if g.fused_nodes:
         Scheduler(params.backends, op_offload=op_offload).assign(g.gf)
     found: dict[str, bool] = {}

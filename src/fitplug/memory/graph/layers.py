@@ -167,6 +167,8 @@ class Cut(NamedTuple):
 
 WHOLE = Cut()
 SHORT = Cut(ATTEMPTS[0])
+TRIED = Cut(3)
+"""Where nodes are put depends on the layers beside theirs: these show each of them between all that it stands between."""
 ONE_OF_EACH = Cut(1)
 SAMPLE = Cut(1, by_shape=True)
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from fitplug.memory.graph.backends import Backend, Uses
 from fitplug.memory.graph.build import Graph
 from fitplug.memory.graph.context import GraphContext
-from fitplug.memory.graph.layers import ONE_OF_EACH, SAMPLE, SHORT, Cut, LayerClass, Run, shortened
+from fitplug.memory.graph.layers import ONE_OF_EACH, SAMPLE, SHORT, TRIED, Cut, LayerClass, Run, shortened
 from fitplug.memory.graph.loops import find_loops
 from fitplug.memory.graph.params import GraphParams, copy_name
 from fitplug.memory.graph.program import INPLACE, GraphAllocator, Program, size_in
@@ -216,9 +216,9 @@ class Layouts:
         return found
 
     def like(self, params: GraphParams) -> Hashable:
-        """What graphs have in common that are scheduled alike, as long as no shape decides."""
+        """What graphs have in common in which layers stand between the same others."""
         sample = self.sample(params)
-        return _key(sample, kept_layers(sample, SHORT))
+        return _key(sample, kept_layers(sample, TRIED))
 
     def reserve(self, sample: Sample, how: Schedules) -> list[int]:
         """Bytes per backend of the graph that the sample is for."""

@@ -50,8 +50,8 @@ class Scheduler:
         self.cpu = len(backends) - 1
         self.n_copies = n_copies
         self.op_offload = op_offload
-        self.copied: dict[int, Tensor] = {}
-        """Of each copy, by its identity: what it is a copy of."""
+        self.copied: dict[Tensor, Tensor] = {}
+        """What each copy is a copy of."""
         self.shares = [
             {i for i in range(len(backends)) if i == b or (i == self.cpu and backend.uses_host_memory)}
             for b, backend in enumerate(backends)
@@ -85,8 +85,7 @@ class Scheduler:
         for node in work:
             if node.backend == -1:
                 self._to_most_inputs(node)
-        for node in graph.nodes:
-            self._finish(node)
+        self._finish(graph.nodes)
 
     # Pass 1
 
@@ -144,15 +143,16 @@ class Scheduler:
                 if n > best:
                     best, node.backend = n, b
 
-    def _finish(self, node: Tensor) -> None:
+    def _finish(self, nodes: Iterable[Tensor]) -> None:
         """Views follow what they look at, undecided sources follow their reader."""
-        if node.backend == -1 and node.view_src is not None:
-            node.backend = node.view_src.backend
-        for src in node.src:
-            if src is not None and src.backend == -1:
-                src.backend = src.view_src.backend if src.view_src is not None else node.backend
-        if node.backend == -1:
-            node.backend = next(b for b, backend in enumerate(self.backends) if backend.supports_op(node))
+        for node in nodes:
+            if node.backend == -1 and node.view_src is not None:
+                node.backend = node.view_src.backend
+            for src in node.src:
+                if src is not None and src.backend == -1:
+                    src.backend = src.view_src.backend if src.view_src is not None else node.backend
+            if node.backend == -1:
+                node.backend = next(b for b, backend in enumerate(self.backends) if backend.supports_op(node))
 
     def _reads(self, t: Tensor, b: int) -> bool:
         """ggml_backend_sched_buffer_supported: whether backend `b` can read it where it is."""
@@ -199,7 +199,7 @@ class Scheduler:
         of_src = copies.get(backend)
         if of_src is None:
             of_src = copies[backend] = [self._duplicate(src) for _ in range(self.n_copies)]
-            self.copied[id(of_src[0])] = src
+            self.copied[of_src[0]] = src
             split.inputs.append(src)
             split.askers.append(i)
         return of_src[0]
