@@ -75,5 +75,8 @@ def test_one_row_of_a_table_stands_out(capsys):
     console = Console(force_terminal=True, width=80, color_system="standard")
     write([Table("", ("a", ">b"), [("one", "1"), ("→ two", "2")], chosen=1)], console)
     first, second = capsys.readouterr().out.splitlines()[-2:]
+    narrow = Console(force_terminal=True, width=30, color_system="standard")
+    write([Table("", ("a", "b" * 20, "c"), [("one", "1", "1"), ("→ two", "2" * 20, "2")], chosen=1)], narrow)
+    assert "\x1b[1;32m→ two" in capsys.readouterr().out
     assert "\x1b[1;32m→ two" in second
     assert "32m" not in first

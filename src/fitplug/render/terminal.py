@@ -146,8 +146,8 @@ def _grid(block: Table) -> RenderableType:
 def _stack(block: Table, width: int) -> RenderableType:
     """The same for a narrow terminal: under each row's first cell the others, each after its heading."""
     lines: list[Text] = []
-    for row in block.rows:
-        lines.append(Text(row[0], style="bold"))
+    for i, row in enumerate(block.rows):
+        lines.append(Text(row[0], style="bold green" if i == block.chosen else "bold"))
         cells = [
             Text.assemble((f"{title.removeprefix('>')} ", "bright_black"), cell)
             for title, cell in zip(block.columns[1:], row[1:], strict=True)
