@@ -84,12 +84,6 @@ def fit(
     )
 
 
-def _reasons(question: Question) -> tuple[str, ...]:
-    choice, start, request = question.choice, question.start, question.request
-    costs = prices(choice, start, request) if choice.trial.fits else ()
-    return (*explain(choice, start.model, start.machine, question.grid, request), *costs)
-
-
 def _fixes(choice: Choice, search: Search, grid: Grid, request: Request) -> tuple[str, ...]:
     from fitplug.planner.fixes import find_fixes  # brings llama-quantize's rules along
 
