@@ -18,7 +18,7 @@ from fitplug.formats.header import Blob
 from fitplug.repository.reference import Reference, open_reference, parse_reference, stays_inside
 from fitplug.sources.headers import fetched_ahead
 from fitplug.sources.http import Http, HttpBlob, host_of, origin_of
-from fitplug.sources.kept import kept_listing, sha256_of
+from fitplug.sources.kept import blob_name, kept_listing
 
 if TYPE_CHECKING:
     from requests import Response
@@ -47,7 +47,7 @@ def _conversation(base: str, token: str | None) -> Http:
 
 
 def list_files(text: str) -> Listing:
-    """Every file of a repository at one revision, with sizes and, for large files, their sha256.
+    """Every file of a repository at one revision, with sizes and what names the content: sha256 or git's name.
 
     Offline, or where the hub cannot be asked, what of it was downloaded.
     """
@@ -87,11 +87,15 @@ def _entries(page: Sequence[Any]) -> Iterator[Entry]:
         if not isinstance(item, dict) or item.get("type") != "file":
             continue
         path, size, lfs = item.get("path"), item.get("size"), item.get("lfs")
-        sha256 = None
-        if isinstance(lfs, dict):
-            sha256, size = lfs.get("oid"), lfs.get("size", size)
+        sha256, git_oid = None, item.get("oid")
+        if isinstance(lfs, dict):  # git's name is that of the pointer then
+            sha256, size, git_oid = lfs.get("oid"), lfs.get("size", size), None
         if isinstance(path, str) and stays_inside(path) and isinstance(size, int) and size >= 0:
-            yield Entry(path=path, n_bytes=size, sha256=sha256 if isinstance(sha256, str) else None)
+            yield Entry(path=path, n_bytes=size, sha256=_text(sha256), git_oid=_text(git_oid))
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _next_page(headers: Mapping[str, str], url: str) -> str | None:
@@ -138,7 +142,7 @@ def _cached(listing: Listing, entry: Entry) -> Blob | None:
         path = folder / entry.path
         if not path.is_file() or path.stat().st_size != entry.n_bytes:
             continue
-        if not entry.sha256 or (sha256_of(path) or entry.sha256) == entry.sha256:
+        if entry.content in (None, blob_name(path) or entry.content):
             return LocalFile(str(path))
     return None
 

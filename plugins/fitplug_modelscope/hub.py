@@ -4,6 +4,7 @@ Listing goes through fitplug's own HTTP layer: the package turns a failed listin
 loses what is past 3000 entries. Where the package does the job it is used: token and cookie, endpoint, download.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,9 @@ from urllib.parse import quote, urlsplit
 from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
-from fitplug.repository.reference import Reference, open_reference, parse_reference, stays_inside
+from fitplug.repository.reference import Reference, is_revision, open_reference, parse_reference, stays_inside
 from fitplug.sources.headers import fetched_ahead
-from fitplug.sources.http import Http, HttpBlob, host_of, origin_of
+from fitplug.sources.http import BrokenError, Http, HttpBlob, host_of, origin_of
 from fitplug.sources.kept import kept_listing
 
 if TYPE_CHECKING:
@@ -28,9 +29,12 @@ LISTING_CAP = 3000
 """The server cuts a listing here and says nothing."""
 MAX_DEPTH = 32
 """Of folders in folders, where they are listed one by one."""
+MAX_HASHED_BYTES = 16 << 20
 MAX_DIGITS = 20
 """Of a size that is sent as text."""
 DEFAULT_REVISION = "master"
+_DATABASE = re.compile(rb"Error 1\d{3}\b")
+"""MySQL's server errors, which the hub hands on."""
 _NO_REPOSITORY, _NO_ACCESS, _NO_TREE, _NO_FILE = 10010205001, 10010200001, 10990101004, 10990101007
 
 
@@ -70,8 +74,24 @@ def list_files(text: str) -> Listing:
     revision = reference.revision or DEFAULT_REVISION
     try:
         return _asked(reference, revision)
+    except _NoRevisionError:
+        branch = "" if reference.revision else _only_branch(reference.repository)
+        if not branch:
+            raise
+        return _asked(reference, branch)
     except NetworkError as error:
         return kept_listing(reference.repository, revision, cache_folders(reference.repository, revision), error)
+
+
+def _only_branch(repository: str) -> str:
+    """What stands for the hub's usual branch in a repository that lacks it: its only one, else `main`; "" where neither is."""
+    answer, _ = _connect().get_json(f"{endpoint()}/api/v1/models/{quote(repository)}/revisions")
+    found: Any = answer
+    for key in ("Data", "RevisionMap", "Branches"):
+        found = found.get(key) if isinstance(found, dict) else None
+    names = [item.get("Revision") for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+    usable = [name for name in names if isinstance(name, str) and is_revision(name)]
+    return usable[0] if len(usable) == 1 else "main" if "main" in usable else ""
 
 
 def _asked(reference: Reference, revision: str) -> Listing:
@@ -102,7 +122,10 @@ def _walk(http: Http, reference: Reference, revision: str, root: str, notes: lis
 def _listed(http: Http, reference: Reference, revision: str, root: str, *, recursive: bool) -> list[dict[str, Any]]:
     url = f"{endpoint()}/api/v1/models/{quote(reference.repository)}/repo/files"
     params = {"Revision": revision, "Recursive": str(recursive)} | ({"Root": root} if root else {})
-    answer, _ = http.get_json(url, params)
+    try:
+        answer, _ = http.get_json(url, params)
+    except AccessError:  # the hub now and then refuses what it lists a moment later
+        answer, _ = http.get_json(url, params)
     if not isinstance(answer, dict) or not answer.get("Success", True):
         message = answer.get("Message") if isinstance(answer, dict) else None
         code = answer.get("Code") if isinstance(answer, dict) else None
@@ -160,14 +183,21 @@ def cache_folders(repository: str, revision: str) -> list[Path]:
 
 
 def _cached(listing: Listing, entry: Entry) -> Blob | None:
-    """The file in the cache, if it has the size that is listed: an interrupted download has not."""
+    """The file in the cache, if it is the one that is listed: an interrupted download is not."""
     from fitplug.sources.local import LocalFile
 
     for folder in cache_folders(listing.repository, listing.revision):
         path = folder / entry.path
-        if path.is_file() and path.stat().st_size == entry.n_bytes:
+        if path.is_file() and path.stat().st_size == entry.n_bytes and _is_listed(path, entry):
             return LocalFile(str(path))
     return None
+
+
+def _is_listed(path: Path, entry: Entry) -> bool:
+    """Whether a small file has the content that is listed: of two config.json one digit may differ. Large ones take long."""
+    if not entry.sha256 or entry.n_bytes > MAX_HASHED_BYTES:
+        return True
+    return hashlib.sha256(path.read_bytes()).hexdigest() == entry.sha256.lower()
 
 
 def search(words: str, limit: int) -> Sequence[str]:
@@ -210,6 +240,8 @@ def _explain(response: "Response", url: str) -> FitplugError | None:
         body = response.raw.read(4096, decode_content=True)
     except (RequestException, OSError):
         return None
+    if _DATABASE.search(body):  # comes with the code of what is not there
+        return BrokenError(f"{host_of(url)} is overloaded: try again later")
     match = re.search(rb'"Code"\s*:\s*(\d{1,15})', body)
     known = _by_code(int(match[1]) if match else None, _repository_of(url), url)
     if known is None and response.status_code == 401:
@@ -224,8 +256,12 @@ def _by_code(code: object, name: str, url: str) -> FitplugError | None:
     if code == _NO_ACCESS:
         return AccessError(f"no access to {name} on {host}: it is private or gated; set MODELSCOPE_API_TOKEN")
     if code == _NO_TREE:
-        return NotFoundError(f"{name} has no such revision on {host}")
+        return _NoRevisionError(f"{name} has no such revision on {host}")
     return NotFoundError(f"{name} has no such file on {host}") if code == _NO_FILE else None
+
+
+class _NoRevisionError(NotFoundError):
+    """The repository is there, the revision is not."""
 
 
 def _repository_of(url: str) -> str:

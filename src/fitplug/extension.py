@@ -59,6 +59,13 @@ class Entry:
     path: str
     n_bytes: int
     sha256: str | None = None
+    git_oid: str | None = None
+    """Git's own name for the content, where the hub says that and no sha256, as Hugging Face does of small files."""
+
+    @property
+    def content(self) -> str | None:
+        """What names the content; None where the hub names it by its length alone."""
+        return self.sha256 or self.git_oid
 
 
 @record

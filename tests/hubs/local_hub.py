@@ -40,6 +40,11 @@ class Stored:
         self.digest = self.digest or self._digest()
         return self.digest
 
+    def git_oid(self) -> str:
+        """Git's name for a small file; of a large one git has a pointer."""
+        data = b"pointer to " + self.sha256().encode() if self.lfs else self.read(0, self.size)
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
     def _digest(self) -> str:
         if isinstance(self.data, bytes):
             return hashlib.sha256(self.data).hexdigest()
@@ -62,6 +67,8 @@ class Repository:
     private: bool = False
     gated: bool = False
     renamed_to: str = ""
+    branch: str = "master"
+    """The only one, on ModelScope."""
 
 
 @dataclass(slots=True)
@@ -269,7 +276,7 @@ class HuggingFaceHandler(Handler):
 
     @staticmethod
     def item(path: str, stored: Stored) -> dict[str, object]:
-        item: dict[str, object] = {"type": "file", "oid": "0" * 40, "size": stored.size, "path": path}
+        item: dict[str, object] = {"type": "file", "oid": stored.git_oid(), "size": stored.size, "path": path}
         if stored.lfs:
             item["lfs"] = {"oid": stored.sha256(), "size": stored.size, "pointerSize": 135}
         return item
@@ -303,7 +310,11 @@ class HuggingFaceHandler(Handler):
         if stored is None:
             self.send_json({"error": "Entry not found"}, 404, {"X-Error-Code": "EntryNotFound"})
             return
-        headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{stored.sha256()}"', "Accept-Ranges": "bytes"}
+        headers = {
+            "X-Repo-Commit": COMMIT,
+            "ETag": f'"{stored.sha256() if stored.lfs else stored.git_oid()}"',
+            "Accept-Ranges": "bytes",
+        }
         if stored.lfs:
             linked = {"X-Linked-Size": str(stored.size), "X-Linked-ETag": f'"{stored.sha256()}"'}
             self.send(302, b"", {**headers, **linked, "Location": self.signed(name, path)})
@@ -323,9 +334,10 @@ class ModelScopeHandler(Handler):
             self.file(api_file[1], query.get("Revision", ["master"])[0], query.get("FilePath", [""])[0])
         elif resolve and not self.common_fault("resolve"):
             self.file(*resolve.groups())
-        elif re.fullmatch(r"/api/v1/models/[^/]+/[^/]+/revisions", path):
+        elif revisions := re.fullmatch(r"/api/v1/models/([^/]+/[^/]+)/revisions", path):
+            branch = self.hub.repositories[revisions[1]].branch
             self.send_json(
-                {"Code": 200, "Success": True, "Data": {"RevisionMap": {"Branches": [{"Revision": "master"}], "Tags": []}}}
+                {"Code": 200, "Success": True, "Data": {"RevisionMap": {"Branches": [{"Revision": branch}], "Tags": []}}}
             )
         elif path == "/openapi/v1/models":
             words = query.get("search", [""])[0].lower().split()
@@ -338,8 +350,9 @@ class ModelScopeHandler(Handler):
         answers = {
             "unsuccessful": {"Code": 500, "Success": False, "Message": "busy"},
             "null-files": {"Code": 200, "Success": True, "Data": {"Files": None}},
+            "overloaded": {"Code": 10010205001, "Success": False, "Message": "reading the model failed: Error 1461 (42000)"},
         }
-        self.send_json(answers[fault])
+        self.send_json(answers[fault], 404 if fault == "overloaded" else 200)
         return True
 
     def failed(self, code: int, status: int = 404) -> None:
@@ -351,7 +364,7 @@ class ModelScopeHandler(Handler):
             self.failed(10010205001)
         elif (repository.private or repository.gated) and not self.authorised():
             self.failed(10010200001)
-        elif revision not in {"master", COMMIT, "v1"}:
+        elif revision not in {repository.branch, COMMIT, "v1"}:
             self.failed(10990101004)
         else:
             return repository

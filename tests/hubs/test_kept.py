@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from conversion import checkpoints
+
 CARD = ("--gpu", "RTX 4060")
 SHARDS = [f"Q4/Model-Q4_K_M-0000{i}-of-00002.gguf" for i in (1, 2)]
 LAYOUTS = {
@@ -115,6 +117,24 @@ def test_a_branch_is_the_commit_that_it_was(hub, run, split, tmp_path):
         hub.log.clear()
         assert run("auto", f"hf:team/model-1.5{revision}", *CARD).status == 0
         assert len(hub.log) == 1
+
+
+def test_a_config_that_is_there_and_only_as_long_as_the_listed_one_is_not_it(hub, run, tmp_path, scheme):
+    """One digit may differ. Hugging Face's package names a small file by git's name for it, ModelScope's leaves it as it is."""
+    config, tensors = checkpoints.llama(2)
+    old, new = (
+        checkpoints.write(tmp_path / str(n_ctx), config | {"max_position_embeddings": n_ctx}, tensors) for n_ctx in (4096, 8192)
+    )
+    hub.add("team/model", old)
+    kept = tmp_path / (hub.repositories["team/model"].files["config.json"].git_oid() if scheme == "hf" else "config.json")
+    kept.write_bytes(old["config.json"])
+    keep(tmp_path / "home" / LAYOUTS[scheme][0].replace("model-1.5", "model"), old | {"config.json": kept})
+    for files, n_ctx in ((old, 4096), (new, 8192)):
+        hub.add("team/model", files)
+        hub.log.clear()
+        rows = run("check", f"{scheme}:team/model", *CARD, "--json").json["files"]
+        assert max(row["n_ctx"] or 0 for row in rows) == n_ctx
+        assert any("config.json" in request.path for request in hub.log) is (files is new)
 
 
 @pytest.mark.parametrize(

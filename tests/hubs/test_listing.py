@@ -64,6 +64,25 @@ def test_a_passing_fault_is_survived(hub: LocalHub, source: Source, fault: str) 
     assert len(listed(source).entries) == len(FILES)
 
 
+@pytest.mark.parametrize("fault", ["403", "overloaded"])
+def test_a_passing_refusal_of_modelscope_is_no_answer(hub: LocalHub, fault: str) -> None:
+    """It refuses what it lists a moment later, and says "no such repository" when its database is busy."""
+    hub.faults["list"] = [fault]
+    assert len(listed(load().source("modelscope")).entries) == len(FILES)
+
+
+def test_a_repository_without_the_usual_branch_is_read_at_its_own(hub: LocalHub) -> None:
+    """Unless a revision was asked for."""
+    hub.add("team/main", FILES, branch="main")
+    source = load().source("modelscope")
+    listing = listed(source, "team/main")
+    assert (listing.revision, len(listing.entries)) == ("main", len(FILES))
+    assert source.open_file is not None
+    assert source.open_file(listing, listing.entries[0]).read(0, 4) == FILES[listing.entries[0].path][:4]
+    with pytest.raises(NotFoundError, match="no such revision"):
+        listed(source, "team/main@master")
+
+
 @pytest.mark.parametrize("fault", ["503*", "drop*", "html", "loop*", "429*"])
 def test_a_lasting_fault_is_one_line(hub: LocalHub, source: Source, fault: str) -> None:
     """And not a traceback."""

@@ -34,9 +34,14 @@ def parse_reference(text: str) -> Reference:
         raise FitplugError(
             f"'{text[:100]}' is not a repository: write it as OWNER/NAME, OWNER/NAME:QUANT or OWNER/NAME@REVISION"
         )
-    if revision and (not _REVISION.fullmatch(revision) or ".." in revision):
+    if revision and not is_revision(revision):
         raise FitplugError(f"'{revision[:60]}' is not a revision: it is a branch, a tag or a commit")
     return Reference(repository, revision, wanted)
+
+
+def is_revision(text: str) -> bool:
+    """Whether it can be a branch, a tag or a commit, and does not lead elsewhere as part of a path."""
+    return _REVISION.fullmatch(text) is not None and ".." not in text
 
 
 def stays_inside(path: str) -> bool:

@@ -54,9 +54,9 @@ class HeaderCache:
             return
 
     def _path(self, entries: Sequence[Entry]) -> Path | None:
-        if self.folder is None or not entries or not all(entry.sha256 or entry.path.endswith(".json") for entry in entries):
+        if self.folder is None or not entries or not all(entry.content for entry in entries):
             return None
-        name = hashlib.sha256("\n".join(f"{e.path} {e.n_bytes} {e.sha256}" for e in entries).encode()).hexdigest()
+        name = hashlib.sha256("\n".join(f"{e.path} {e.n_bytes} {e.content}" for e in entries).encode()).hexdigest()
         return self.folder / f"{name}.json"
 
 
@@ -129,7 +129,7 @@ class _Reader:
 
 
 def _read_for(listing: Listing, candidate: Candidate) -> Sequence[Entry]:
-    """The files that a header is read from. A hub may give no hash of small ones, such as config.json: their length must do."""
+    """The files that a header is read from."""
     return candidate.entries if candidate.missing else with_companions(listing, candidate)
 
 

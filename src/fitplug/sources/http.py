@@ -100,7 +100,7 @@ class Http:
         for wait in RETRY_WAITS:
             try:
                 return once()
-            except _BrokenError as error:
+            except BrokenError as error:
                 if error.wait > MAX_RETRY_AFTER:
                     raise
                 self.sleep(error.wait or wait)
@@ -113,7 +113,7 @@ class Http:
         length = int(match[2]) - offset + 1
         data = self._body(response, length)
         if len(data) < length:
-            raise _BrokenError(f"{host_of(response.url)} broke off after {len(data)} of {length} bytes")
+            raise BrokenError(f"{host_of(response.url)} broke off after {len(data)} of {length} bytes")
         total = None if match[3] == "*" else int(match[3])
         return Ranged(data=data, total=total, url=response.url)
 
@@ -140,7 +140,7 @@ class Http:
                 if time.monotonic() > deadline:
                     raise NetworkError(f"{host_of(response.url)} took more than {TOTAL_TIMEOUT:.0f} s for {size} bytes")
         except (RequestException, HTTPError, OSError) as error:
-            raise _BrokenError(f"{host_of(response.url)} broke off after {size} bytes: {_short(error)}") from None
+            raise BrokenError(f"{host_of(response.url)} broke off after {size} bytes: {_short(error)}") from None
         with self._lock:
             self.traffic.n_bytes += size
         return b"".join(parts)
@@ -194,7 +194,7 @@ class Http:
                 allow_redirects=False,
             )
         except RequestException as error:
-            raise _BrokenError(f"cannot reach {host_of(url)}: {_short(error)}") from None
+            raise BrokenError(f"cannot reach {host_of(url)}: {_short(error)}") from None
 
     def _session(self) -> "Session":
         session: Session | None = getattr(self._local, "session", None)
@@ -219,12 +219,12 @@ class Http:
             wait = _retry_after(response)
             when = f"in {wait:.0f} s" if wait > MAX_RETRY_AFTER else "in a few minutes"
             hint = f"try again {when}, or set a token for a higher limit"
-            return _BrokenError(f"{host} asks to slow down (429): {hint}", wait=wait)
+            return BrokenError(f"{host} asks to slow down (429): {hint}", wait=wait)
         wrong = f"{host} answers with status {status}: try again later"
-        return _BrokenError(wrong, wait=_retry_after(response)) if status in _RETRIED else NetworkError(wrong)
+        return BrokenError(wrong, wait=_retry_after(response)) if status in _RETRIED else NetworkError(wrong)
 
 
-class _BrokenError(NetworkError):
+class BrokenError(NetworkError):
     """A failure that another try may mend."""
 
     def __init__(self, message: str, wait: float = 0.0) -> None:

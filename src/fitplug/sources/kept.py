@@ -9,7 +9,8 @@ from fitplug.errors import NetworkError
 from fitplug.extension import Entry, Listing
 
 MAX_FILES = 10_000
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHA256_DIGITS = 64
+_DIGEST = re.compile(r"[0-9a-f]{64}|[0-9a-f]{40}")
 
 
 def kept_listing(repository: str, revision: str, folders: Sequence[Path], why: NetworkError) -> Listing:
@@ -36,14 +37,16 @@ def kept_entries(folder: Path) -> tuple[Entry, ...]:
             n_bytes = path.stat().st_size
         except OSError:
             continue  # a link to a blob that is gone
-        found.append(Entry(path=path.relative_to(folder).as_posix(), n_bytes=n_bytes, sha256=sha256_of(path)))
+        name = blob_name(path) or ""
+        sha256, git_oid = (name, None) if len(name) == _SHA256_DIGITS else (None, name or None)
+        found.append(Entry(path=path.relative_to(folder).as_posix(), n_bytes=n_bytes, sha256=sha256, git_oid=git_oid))
     return tuple(found)
 
 
-def sha256_of(path: Path) -> str | None:
-    """Where the file is a link to a blob that is named by its content, as Hugging Face keeps large ones."""
+def blob_name(path: Path) -> str | None:
+    """Where the file is a link to a blob that is named by its content, as Hugging Face keeps them: by sha256 or git's name."""
     name = path.resolve().name
-    return name if path.is_symlink() and _SHA256.fullmatch(name) else None
+    return name if path.is_symlink() and _DIGEST.fullmatch(name) else None
 
 
 def _files(folder: Path) -> Iterator[Path]:
