@@ -30,6 +30,8 @@ _ALWAYS_F32 = tuple(f"{name}.weight" for name in (
     "altup_predict_coef", "ssm_conv1d_q", "ssm_conv1d_k", "ssm_conv1d_v", "indexer.proj",
 ))  # fmt: skip
 """ModelBase.prepare_tensors; so are tensors of one dimension, norms, and what is no weight."""
+_NUMBERS = ("i32", "i64")
+"""Types of tables, which are no weights: written as they are."""
 _OWN = ("tokenizer.", "xielu.", "diffusion.")
 """Keys without the architecture's name."""
 
@@ -47,7 +49,8 @@ def convert(header: Header) -> Header:
     if not 0 < n_blocks <= MAX_LAYERS:
         raise FitplugError(f"config.json has {n_blocks} layers, which cannot be")
     config.n_blocks = n_blocks
-    shapes: Iterable[Shape] = _stacked(_text(unpacked(header, config)))
+    own = row.stored(config, header.tensors) if row.stored else None
+    shapes: Iterable[Shape] = _stacked(_text(unpacked(header, config, own)))
     for step in row.steps:
         shapes = [made for shape in shapes for made in step(shape, config)]
     type_ = _guessed(header)
@@ -197,7 +200,9 @@ def _written(shape: Shape, type_: str, row: Row) -> str:
     name = shape.name
     if shape.type in KEPT:
         return shape.type
-    forced = next((kind for pattern, kind in row.forced if re.search(pattern, name)), None)
+    forced = next((kind for pattern, kind in row.forced if re.search(pattern, name)), row.types.get(shape.type))
+    if forced in _NUMBERS:
+        return forced
     if len(shape.shape) <= 1 or name.endswith("_norm.weight"):
         return "f32"
     if forced is not None:

@@ -25,7 +25,7 @@ class Method(NamedTuple):
     helpers: str = ""
     """What the names of tensors end in that the converter uses up or leaves out."""
     packed: tuple[tuple[str, str], ...] = ()
-    """How the name of a packed weight ends, and what stands there once it is unpacked."""
+    """A pattern for the names of packed weights, and what stands there once they are unpacked."""
     shape: Callable[[tuple[int, ...], int], tuple[int, ...]] = lambda shape, _: shape
     """The weight's shape, of the packed one's and the number of bits."""
     type: str = UNPACKED
@@ -55,7 +55,7 @@ def is_nvfp4(config: Config) -> bool:
 _FP8 = Method(r"_scale_inv|[._]activation_scale|\.qscale_(weight|act)")
 _COMPRESSED = Method(r"\.weight_scale", reads=_strategy("channel", "block"))
 _PACKED = Method(
-    r"\.weight_(scale|shape|zero_point)", packed=(("weight_packed", "weight"),), reads=_strategy("group"),
+    r"\.weight_(scale|shape|zero_point)", packed=(("weight_packed$", "weight"),), reads=_strategy("group"),
     shape=lambda n, bits: (n[0] * _BITS // bits, *n[1:]),
 )  # fmt: skip
 METHODS: Mapping[str, Method] = {
@@ -63,12 +63,12 @@ METHODS: Mapping[str, Method] = {
     "fp8": _FP8,
     "bitnet": Method(r"\.weight_scale"),
     "gptq": Method(
-        r"\.(g_idx|qzeros|scales)", packed=(("qweight", "weight"),), shape=lambda n, bits: (n[1] * _BITS // bits, n[0]),
+        r"\.(g_idx|qzeros|scales)", packed=(("qweight$", "weight"),), shape=lambda n, bits: (n[1] * _BITS // bits, n[0]),
         reads=lambda config: config.number("quantization_config.bits", default=4) in (2, 4, 8),
     ),
     "modelopt": Method(r"\.(weight_scale|input_scale|k_scale|v_scale)"),
     "mxfp4": Method(
-        "_scales", packed=(("_blocks", ""),), shape=lambda n, _: (n[0] * n[1] * 2, *n[2:]), type="mxfp4",
+        "_scales", packed=(("_blocks$", ""),), shape=lambda n, _: (n[0] * n[1] * 2, *n[2:]), type="mxfp4",
         reads=lambda config: config.architecture == "GptOssForCausalLM",
     ),
     "compressed-tensors float-quantized": _COMPRESSED,
@@ -79,29 +79,33 @@ METHODS: Mapping[str, Method] = {
 """By quant_method, and the format of compressed-tensors."""
 NVFP4 = Method(
     r"\.(weight_scale|weight_scale_2|weight_global_scale|input_scale|input_global_scale|k_scale|v_scale)",
-    packed=(("weight_packed", "weight"),), shape=lambda n, _: (n[0] * 2, *n[1:]), type="nvfp4",
+    packed=(("weight_packed$", "weight"),), shape=lambda n, _: (n[0] * 2, *n[1:]), type="nvfp4",
 )  # fmt: skip
 _SIGNS = (".qweight", ".weight_packed", ".SCB", ".absmax", ".weight_scale_2", "_blocks")
 
 
-def unpacked(header: Header, config: Config) -> Iterable[Shape]:
+def unpacked(header: Header, config: Config, own: Method | None = None) -> Iterable[Shape]:
     """Every weight under its own name, with its true shape; scales and other helpers are gone.
+
+    Args:
+        header: the checkpoint's.
+        config: its config.json.
+        own: how the class itself reads this checkpoint, where it does not leave that to all classes' common way.
 
     Raises:
         FitplugError: llama.cpp's converter does not read this kind.
     """
-    if is_nvfp4(config):
+    if own is None and is_nvfp4(config):
         yield from _nvfp4(header.tensors)
         return
-    method = _method(config, header.tensors)
+    method = own or _method(config, header.tensors)
     bits = max(1, config.number("quantization_config.bits", f"{_FIRST}num_bits", default=4))
     helpers = re.compile(f"({method.helpers})$") if method.helpers else None
     for tensor in header.tensors.values():
         name, shape = tensor.name, tensor.shape
-        ending = next((pair for pair in method.packed if name.endswith(pair[0])), None)
-        if ending is not None:
-            made = name.removesuffix(ending[0]) + ending[1]
-            yield Shape(made, method.type, _checked(name, shape, method, bits))
+        packing = next((pair for pair in method.packed if re.search(pair[0], name)), None)
+        if packing is not None:
+            yield Shape(re.sub(*packing, name), method.type, _checked(name, shape, method, bits))
         elif helpers is None or not helpers.search(name):
             yield Shape(name, tensor.type, _bitnet(shape, tensor.type) if config.quant_method == "bitnet" else shape)
 

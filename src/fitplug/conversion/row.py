@@ -11,14 +11,16 @@ from math import prod
 from typing import NamedTuple
 
 from fitplug.conversion.config import Config
+from fitplug.conversion.dequantize import Method
 from fitplug.conversion.quantize import Shape
 from fitplug.errors import FitplugError
-from fitplug.formats.header import Value
+from fitplug.formats.header import Tensor, Value
 
 Keys = Mapping[str, Value]
 Derive = Callable[[Config], Keys]
 Step = Callable[[Shape, Config], Iterable[Shape]]
 Extra = Callable[[Config], Iterable[Shape]]
+Stored = Callable[[Config, Mapping[str, Tensor]], Method | None]
 Key = str | tuple[str, ...] | Callable[[Config], Value | None]
 """One of config.json's names, several of which the first counts, or what is made of them; left out where it is not there."""
 
@@ -52,6 +54,11 @@ class Row(NamedTuple):
     """Further blocks are left out."""
     forced: tuple[tuple[str, str], ...] = ()
     """Patterns of GGUF names whose type the class decides (tensor_force_quant)."""
+    types: Mapping[str, str] = {}
+    """The same by the type that a matrix has in the checkpoint."""
+    stored: Stored | None = None
+    """How the class reads weights that are stored in a way of their own (dequant_model, generate_extra_tensors); None where it
+    leaves that to what all classes do."""
 
 
 Class = Row | Callable[[Config], Row]
@@ -107,6 +114,18 @@ def renamed(pattern: str, replacement: str) -> Step:
 
     def step(shape: Shape, _: Config) -> Iterable[Shape]:
         yield shape._replace(name=re.sub(pattern, replacement, shape.name))
+
+    return step
+
+
+def placed(block: str, names: Mapping[str, str], *, moved_by: Callable[[Config], int] = lambda _: 0) -> Step:
+    """Tensors of a block that no map knows: what stands behind the block's number → what stands there in GGUF."""
+    whole = re.compile(rf"{block}\.(\d+)\.(.+)")
+
+    def step(shape: Shape, config: Config) -> Iterable[Shape]:
+        match = whole.fullmatch(shape.name)
+        name = names.get(match[2]) if match else None
+        yield shape if match is None or name is None else shape._replace(name=f"blk.{int(match[1]) + moved_by(config)}.{name}")
 
     return step
 

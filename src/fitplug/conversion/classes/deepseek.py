@@ -55,7 +55,7 @@ _STEPS = (
 )
 DEEPSEEK2 = Row("deepseek2", DEEPSEEK2_KEYS, derive=(_mla,), steps=_STEPS, trunk_only=True)
 _NEXTN = ("num_nextn_predict_layers",)
-_INDEXER: Mapping[str, Key] = {
+INDEXER: Mapping[str, Key] = {
     "attention.indexer.head_count": "index_n_heads", "attention.indexer.key_length": "index_head_dim",
     "attention.indexer.top_k": "index_topk",
 }  # fmt: skip
@@ -82,11 +82,11 @@ ROWS: Mapping[str, Class] = {
          "YoutuForCausalLM", "YoutuVLForConditionalGeneration"), DEEPSEEK2,
     ),
     "DeepseekV32ForCausalLM": DEEPSEEK2._replace(
-        architecture="deepseek32", keys={**DEEPSEEK2_KEYS, **_INDEXER}, nextn=_NEXTN, trunk_only=False),
+        architecture="deepseek32", keys={**DEEPSEEK2_KEYS, **INDEXER}, nextn=_NEXTN, trunk_only=False),
     "Glm4MoeLiteForCausalLM": DEEPSEEK2._replace(nextn=_NEXTN, trunk_only=False),
     "GlmMoeDsaForCausalLM": DEEPSEEK2._replace(
         architecture="glm-dsa", keys={
-            **DEEPSEEK2_KEYS, **_INDEXER, "rope.dimension_count": rope_width(of=lambda c: c.number("qk_rope_head_dim"))},
+            **DEEPSEEK2_KEYS, **INDEXER, "rope.dimension_count": rope_width(of=lambda c: c.number("qk_rope_head_dim"))},
         derive=(_mla, _full_indexers), nextn=_NEXTN, trunk_only=False),
     "Mistral3ForConditionalGeneration": lambda config: _MISTRAL4 if config.get("model_type") == "mistral4" else MINISTRAL3,
 }  # fmt: skip
