@@ -99,6 +99,16 @@ def rope_width(factor: float = 1.0, *, of: Callable[[Config], int] | None = None
     return width
 
 
+def each(name: str) -> Key:
+    """A number for all blocks alike; left out where there is none."""
+
+    def key(config: Config) -> Value | None:
+        value = config.get(name)
+        return (value,) * config.n_blocks if isinstance(value, (int, float)) else None
+
+    return key
+
+
 def even_head(config: Config) -> int:
     """The embedding divided among the heads, whatever head_dim says."""
     return config.number("hidden_size", "n_embd") // max(1, config.number("num_attention_heads", "n_head"))

@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 
 from fitplug.conversion.classes.deepseek import INDEXER
-from fitplug.conversion.config import MAX_LAYERS, Config
+from fitplug.conversion.config import Config
 from fitplug.conversion.dequantize import Method
-from fitplug.conversion.row import Class, Key, Row, dropped, or_else, placed, renamed
+from fitplug.conversion.row import Class, Key, Row, dropped, each, placed, renamed
 from fitplug.errors import FitplugError
-from fitplug.formats.header import Tensor, Value
+from fitplug.formats.header import Tensor
 
 _EXPERTS = Method(
-    r"\.scale", packed=((r"(\.ffn\.experts\.\d+\.w[123]\.weight)$", r"\1"),), shape=lambda n, _: (n[0] * 2, *n[1:]), type="mxfp4"
+    r"\.scale",
+    packed=((r"(\.ffn\.experts\.\d+\.w[123]\.weight)$", r"\1"),),
+    shape=lambda n, _: (n[0] * 2, *n[1:]),
+    type="mxfp4",
 )
 """Experts in MXFP4, which stay so; all else in FP8 or as it is (dequant_model, _write_mxfp4_expert_tensor)."""
 
@@ -23,21 +26,12 @@ def _stored(_: Config, tensors: Mapping[str, Tensor]) -> Method:
     return _EXPERTS
 
 
-def _each(name: str) -> Key:
-    """A number for all blocks alike."""
-
-    def key(config: Config) -> Value:
-        return (config.real(name, default=0.0),) * min(config.n_blocks, MAX_LAYERS)
-
-    return key
-
-
 _KEYS: Mapping[str, Key] = {
     **INDEXER, "rope.dimension_count": "qk_rope_head_dim", "attention.q_lora_rank": "q_lora_rank",
     "attention.sliding_window": "sliding_window", "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_count": "n_shared_experts", "expert_weights_scale": "routed_scaling_factor",
-    "expert_weights_norm": "norm_topk_prob", "swiglu_clamp_exp": _each("swiglu_limit"),
-    "swiglu_clamp_shexp": _each("swiglu_limit"), "attention.output_group_count": "o_groups",
+    "expert_weights_norm": "norm_topk_prob", "swiglu_clamp_exp": each("swiglu_limit"),
+    "swiglu_clamp_shexp": each("swiglu_limit"), "attention.output_group_count": "o_groups",
     "attention.output_lora_rank": "o_lora_rank", "attention.compress_ratios": "compress_ratios",
     "attention.compress_rope_freq_base": "compress_rope_theta", "hyper_connection.count": "hc_mult",
     "hyper_connection.sinkhorn_iterations": "hc_sinkhorn_iters", "hyper_connection.epsilon": "hc_eps",
@@ -46,7 +40,8 @@ _KEYS: Mapping[str, Key] = {
 }  # fmt: skip
 _HYPER = {f"hc_{part}_{kind}": f"hc_{part}_{kind}.weight" for part in ("attn", "ffn") for kind in ("fn", "base", "scale")}
 _NAMES: Mapping[str, str] = {
-    **_HYPER, "attn.attn_sink": "attn_sinks.weight", "attn.wq_a.weight": "attn_q_a.weight", "attn.wq_b.weight": "attn_q_b.weight",
+    **_HYPER, "attn.attn_sink": "attn_sinks.weight", "attn.wq_a.weight": "attn_q_a.weight",
+    "attn.wq_b.weight": "attn_q_b.weight",
     "attn.q_norm.weight": "attn_q_a_norm.weight", "attn.wkv.weight": "attn_kv.weight",
     "attn.kv_norm.weight": "attn_kv_a_norm.weight", "attn.wo_a.weight": "attn_output_a.weight",
     "attn.wo_b.weight": "attn_output_b.weight", "attn.compressor.ape": "attn_compressor_ape.weight",
@@ -77,7 +72,8 @@ _V4 = Row(
         renamed(r"^embed\.weight$", "token_embd.weight"), renamed(r"^head\.weight$", "output.weight"),
         renamed(r"^hc_head_(fn|base|scale)$", r"output_hc_\1.weight"), placed("layers", _NAMES),
     ),
-    forced=((r"\.ffn_gate_tid2eid\.weight$", "i32"),), types={"f8_e4m3": "q8_0", "f8_e5m2": "q8_0", "f32": "f32", "bf16": "bf16"},
+    forced=((r"\.ffn_gate_tid2eid\.weight$", "i32"),), types={"f8_e4m3": "q8_0", "f8_e5m2": "q8_0", "f32": "f32",
+        "bf16": "bf16"},
     stored=_stored,
 )  # fmt: skip
 

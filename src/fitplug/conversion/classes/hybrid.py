@@ -71,7 +71,7 @@ def _falcon_h1(config: Config) -> Keys:
     }  # fmt: skip
 
 
-def _by_layer(value: int, which: Iterable[int], n: int) -> tuple[int, ...]:
+def by_layer(value: int, which: Iterable[int], n: int) -> tuple[int, ...]:
     """A number in some layers, nothing in the others."""
     chosen = set(which)
     return tuple(value if i in chosen else 0 for i in range(min(n, MAX_LAYERS)))
@@ -106,7 +106,7 @@ def _granite_hybrid(config: Config) -> Keys:
     return {
         **_hybrid_ssm(config),
         "ssm.inner_size": config.number("mamba_expand", "expand", default=2) * _width(config),
-        "attention.head_count_kv": _by_layer(config.number("num_key_value_heads"), layers, config.n_layer),
+        "attention.head_count_kv": by_layer(config.number("num_key_value_heads"), layers, config.n_layer),
         "rope.scaling.finetuned": bamba or not mixed,
         **({"rope.dimension_count": width} if width else {}),
         **({"context_length": 1 << 20} if mixed and not bamba else {}),
@@ -150,8 +150,8 @@ def _nemotron_h(config: Config) -> Keys:
     keys: dict[str, Value] = {
         **_hybrid_ssm(config),
         "ssm.inner_size": config.number("mamba_num_heads", "num_heads") * config.number("mamba_head_dim"),
-        "attention.head_count_kv": _by_layer(config.number("num_key_value_heads"), attention, n),
-        "feed_forward_length": _by_layer(n_ff, mlp, n), "attention.key_length": head, "attention.value_length": head,
+        "attention.head_count_kv": by_layer(config.number("num_key_value_heads"), attention, n),
+        "feed_forward_length": by_layer(n_ff, mlp, n), "attention.key_length": head, "attention.value_length": head,
         "rope.scaling.finetuned": False, "context_length": 1 << 20,
     }  # fmt: skip
     return keys
@@ -200,7 +200,7 @@ def _jamba(config: Config) -> Keys:
     return {
         "context_length": config.number("max_position_embeddings", "n_ctx"), "embedding_length": width,
         "feed_forward_length": config.number("intermediate_size"), "attention.head_count": config.number("num_attention_heads"),
-        "attention.head_count_kv": _by_layer(config.number("num_key_value_heads"), layers, config.n_layer),
+        "attention.head_count_kv": by_layer(config.number("num_key_value_heads"), layers, config.n_layer),
         "ssm.conv_kernel": config.given("mamba_d_conv") or 4, "ssm.inner_size": config.number("mamba_expand") * width,
         "ssm.state_size": config.given("mamba_d_state") or 16,
         "ssm.time_step_rank": config.given("mamba_dt_rank") or -(width // -16),
@@ -257,38 +257,6 @@ _LFM2_MOE = Row(
 )  # fmt: skip
 
 
-def _kimi_linear(config: Config) -> Keys:
-    rank, rope = config.number("kv_lora_rank", "n_lora_kv"), config.number("qk_rope_head_dim", "n_rot")
-    full = [int(i) - 1 for i in config.items("linear_attn_config.full_attn_layers")]
-    return {
-        "attention.head_count_kv": _by_layer(1, full, config.n_layer), "attention.kv_lora_rank": rank,
-        "attention.key_length": rank + rope, "rope.dimension_count": rope,
-        "attention.key_length_mla": config.number("n_embd_head_k_mla", default=config.number("qk_nope_head_dim") + rope),
-        "attention.value_length_mla": config.number("n_embd_head_v_mla", "v_head_dim"),
-    }  # fmt: skip
-
-
-def _kimi_latent(shape: Shape, config: Config) -> Iterable[Shape]:
-    from fitplug.conversion.classes.deepseek import latent
-
-    return latent(shape, config)
-
-
-_KIMI_LINEAR = Row(
-    "kimi-linear",
-    {
-        **VOCAB, "ssm.conv_kernel": "linear_attn_config.short_conv_kernel_size", "kda.head_dim": "linear_attn_config.head_dim",
-        "attention.q_lora_rank": ("q_lora_rank", "n_lora_q"), "expert_feed_forward_length": "moe_intermediate_size",
-        "expert_shared_count": "num_shared_experts", "leading_dense_block_count": "first_k_dense_replace",
-        "expert_weights_scale": "routed_scaling_factor",
-    },
-    derive=(_kimi_linear,),
-    steps=(
-        reshaped(r"\.[qkv]_conv1d\.weight$", lambda n, _: (n[0], 1, n[-1], 1)), renamed(r"\.dt_bias$", ".dt_proj.bias"),
-        _kimi_latent,
-    ),
-)  # fmt: skip
-
 ROWS: Mapping[str, Class] = {
     **dict.fromkeys(("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"), _MAMBA1),
     "Mamba2ForCausalLM": _MAMBA2,
@@ -302,6 +270,4 @@ ROWS: Mapping[str, Class] = {
     "LFM2ForCausalLM": _LFM2,
     "Lfm2Model": _LFM2._replace(steps=(*_LFM2.steps, renamed("^", "model."))),
     "Lfm2MoeForCausalLM": _LFM2_MOE,
-    "KimiLinearForCausalLM": _KIMI_LINEAR,
-    "KimiLinearModel": _KIMI_LINEAR,
 }  # fmt: skip
