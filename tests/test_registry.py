@@ -1,5 +1,6 @@
 """Loading plugins: a broken one is a line, a clash names both, one that is disabled stays out."""
 
+from inspect import signature
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from fitplug import registry
 from fitplug.entrypoints import EntryPoint
 from fitplug.errors import NotFoundError, PluginError
-from fitplug.extension import Export, Exporter
+from fitplug.extension import Export, Exporter, Later
 from fitplug.hookspecs import hookimpl
 
 
@@ -112,3 +113,25 @@ def test_a_plugin_sees_none_of_the_others():
 def test_an_entry_point_loads_a_module_or_what_stands_in_it():
     assert EntryPoint("json", "json").load().__name__ == "json"
     assert EntryPoint("dumps", "json:dumps").load()([]) == "[]"
+
+
+def test_what_the_bundled_plugins_import_later_is_there():
+    """No type checker reads these names."""
+    loaded = registry.load()
+    kinds = (getattr(loaded, kind) for kind in registry.Registry.__annotations__ if kind != "plugins")
+    records = [item.record for items in kinds for item in items]
+    laters = [value for record in records for value in vars_of(record) if isinstance(value, Later)]
+
+    assert len(laters) > 40
+    for later in laters:
+        signature(later.function()).bind_partial(*later.arguments)
+
+
+def vars_of(record):
+    return [getattr(record, name) for name in type(record).__annotations__]
+
+
+def test_a_function_that_comes_later_is_called_with_its_own_arguments_first():
+    assert Later("operator:truediv", 6)(3) == 2
+    with pytest.raises(ModuleNotFoundError):
+        Later("nobody.knows:it")()

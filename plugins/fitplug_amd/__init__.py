@@ -1,14 +1,11 @@
 """AMD's cards and APUs on Linux, through sysfs and the compute driver's topology."""
 
 import os
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-from fitplug.extension import Detector
+from fitplug.extension import Detector, Later
 from fitplug.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from fitplug.machine.records import Device
 
 
 def collect(root: str = "/") -> dict[str, Any] | None:
@@ -20,18 +17,11 @@ def collect(root: str = "/") -> dict[str, Any] | None:
     return collect_now(root)
 
 
-def parse(raw: Mapping[str, Any]) -> "list[Device]":
-    """The GPUs that HIP shows, or all of them where only Vulkan can use them."""
-    from fitplug_amd.parsing import parse as parse_now
+parse = Later("fitplug_amd.parsing:parse")
+"""The GPUs that HIP shows, or all of them where only Vulkan can use them."""
 
-    return parse_now(raw)
-
-
-def notes(raw: Mapping[str, Any]) -> list[str]:
-    """Hidden cards, and how an APU's memory can be raised."""
-    from fitplug_amd.parsing import notes as notes_now
-
-    return notes_now(raw)
+notes = Later("fitplug_amd.parsing:notes")
+"""Hidden cards, and how an APU's memory can be raised."""
 
 
 @hookimpl

@@ -1,14 +1,11 @@
 """Apple's chips, through Metal."""
 
 import sys
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-from fitplug.extension import Detector
+from fitplug.extension import Detector, Later
 from fitplug.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from fitplug.machine.records import Device
 
 
 def collect() -> dict[str, Any] | None:
@@ -20,18 +17,11 @@ def collect() -> dict[str, Any] | None:
     return collect_now()
 
 
-def parse(raw: Mapping[str, Any]) -> "list[Device]":
-    """The one GPU that Metal shows."""
-    from fitplug_apple.parsing import parse as parse_now
+parse = Later("fitplug_apple.parsing:parse")
+"""The one GPU that Metal shows."""
 
-    return parse_now(raw)
-
-
-def notes(raw: Mapping[str, Any]) -> list[str]:
-    """How the share of the memory was found, and how it can be raised."""
-    from fitplug_apple.parsing import notes as notes_now
-
-    return notes_now(raw)
+notes = Later("fitplug_apple.parsing:notes")
+"""How the share of the memory was found, and how it can be raised."""
 
 
 @hookimpl

@@ -1,14 +1,11 @@
 """Intel's cards and integrated GPUs on Linux, through sysfs."""
 
 import os
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-from fitplug.extension import Detector
+from fitplug.extension import Detector, Later
 from fitplug.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from fitplug.machine.records import Device
 
 
 def collect(root: str = "/") -> dict[str, Any] | None:
@@ -20,18 +17,11 @@ def collect(root: str = "/") -> dict[str, Any] | None:
     return collect_now(root)
 
 
-def parse(raw: Mapping[str, Any]) -> "list[Device]":
-    """Cards with their own memory, and the integrated GPU."""
-    from fitplug_intel.parsing import parse as parse_now
+parse = Later("fitplug_intel.parsing:parse")
+"""Cards with their own memory, and the integrated GPU."""
 
-    return parse_now(raw)
-
-
-def notes(raw: Mapping[str, Any]) -> list[str]:
-    """What Intel's drivers do not tell."""
-    from fitplug_intel.parsing import notes as notes_now
-
-    return notes_now(raw)
+notes = Later("fitplug_intel.parsing:notes")
+"""What Intel's drivers do not tell."""
 
 
 @hookimpl

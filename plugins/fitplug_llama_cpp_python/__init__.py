@@ -1,16 +1,10 @@
 """llama-cpp-python: a plan as the arguments of `llama_cpp.Llama`, and the installed package as an engine to ask."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from fitplug.extension import Engine, Export, Exporter, ExportRequest, Runner
+from fitplug.extension import Engine, Exporter, Later, Runner
 from fitplug.hookspecs import hookimpl
 from fitplug.settings import DRAFT_SETTINGS
-
-if TYPE_CHECKING:
-    from fitplug.machine.records import Device
-    from fitplug.planner.records import Plan
-    from fitplug.settings import Settings
 
 CANNOT_EXPRESS = (
     "n_seq_max", "kv_unified", "devices", "n_cpu_moe", "overrides", "mmproj", "mmproj_offload", "model_draft",
@@ -38,7 +32,7 @@ def fitplug_exporters() -> Iterable[Exporter]:
     yield Exporter(
         name="llama-cpp-python",
         help="the arguments of Llama(...), as Python and as JSON",
-        render=_render,
+        render=Later("fitplug_llama_cpp_python.arguments:render"),
         runner="llama-cpp-python",
     )
 
@@ -49,32 +43,8 @@ def fitplug_engines() -> Iterable[Engine]:
     yield Engine(
         name="llama-cpp-python",
         help="the installed llama-cpp-python, without loading weights",
-        available=_version,
-        measure=_measure,
+        available=Later("fitplug_llama_cpp_python.engine:version"),
+        measure=Later("fitplug_llama_cpp_python.engine:measure"),
         runner="llama-fit-params",
-        devices=_listed,
+        devices=Later("fitplug_llama_cpp_python.engine:listed"),
     )
-
-
-def _render(plan: "Plan", request: ExportRequest) -> Export:
-    from fitplug_llama_cpp_python.arguments import render
-
-    return render(plan, request)
-
-
-def _listed() -> "Sequence[Device] | None":
-    from fitplug_llama_cpp_python.engine import listed
-
-    return listed()
-
-
-def _version() -> str | None:
-    from fitplug_llama_cpp_python.engine import version
-
-    return version()
-
-
-def _measure(model: str, settings: "Settings") -> Mapping[str, Mapping[str, int]]:
-    from fitplug_llama_cpp_python.engine import measure
-
-    return measure(model, settings)

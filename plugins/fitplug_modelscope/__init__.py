@@ -1,9 +1,8 @@
 """ModelScope: repositories, files by ranges, its cache, its search."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from fitplug.extension import Entry, Listing, Source
-from fitplug.formats.header import Blob
+from fitplug.extension import Later, Source
 from fitplug.hookspecs import hookimpl
 
 
@@ -13,46 +12,10 @@ def fitplug_sources() -> Iterable[Source]:
     yield Source(
         scheme="modelscope",
         help="a ModelScope repository, OWNER/NAME[@REVISION][:FILE-OR-QUANT]",
-        open=_open,
-        list=_list,
-        open_file=_open_file,
-        search=_search,
-        download=_download,
-        download_folder=_download_folder,
+        open=Later("fitplug_modelscope.hub:open_reference_files"),
+        list=Later("fitplug_modelscope.hub:list_files"),
+        open_file=Later("fitplug_modelscope.hub:open_file"),
+        search=Later("fitplug_modelscope.hub:search"),
+        download=Later("fitplug_modelscope.hub:download"),
+        download_folder=Later("fitplug_modelscope.hub:download_folder"),
     )
-
-
-def _list(reference: str) -> Listing:
-    from fitplug_modelscope.hub import list_files
-
-    return list_files(reference)
-
-
-def _open(reference: str) -> Sequence[Blob]:
-    from fitplug_modelscope.hub import open_reference_files
-
-    return open_reference_files(reference)
-
-
-def _open_file(listing: Listing, entry: Entry) -> Blob:
-    from fitplug_modelscope.hub import open_file
-
-    return open_file(listing, entry)
-
-
-def _search(words: str, limit: int) -> Sequence[str]:
-    from fitplug_modelscope.hub import search
-
-    return search(words, limit)
-
-
-def _download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> str:
-    from fitplug_modelscope.hub import download
-
-    return download(listing, entries, folder)
-
-
-def _download_folder() -> str:
-    from fitplug_modelscope.hub import download_folder
-
-    return download_folder()

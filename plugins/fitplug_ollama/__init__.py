@@ -1,16 +1,10 @@
 """Ollama: Modelfiles from plans, and the models in its store."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from fitplug.extension import Architecture, Export, Exporter, ExportRequest, Runner, Source
+from fitplug.extension import Architecture, Exporter, Later, Runner, Source
 from fitplug.hookspecs import hookimpl
 from fitplug.settings import DRAFT_SETTINGS
-
-if TYPE_CHECKING:
-    from fitplug.formats.header import Blob, Header
-    from fitplug.model.records import Model
-    from fitplug.planner.records import Plan
 
 CANNOT_EXPRESS = (
     "n_cpu_moe", "overrides", "tensor_split", "offload_kqv", "op_offload", "swa_full", "kv_unified",
@@ -39,42 +33,23 @@ def fitplug_runners() -> Iterable[Runner]:
 def fitplug_exporters() -> Iterable[Exporter]:
     """A Modelfile."""
     yield Exporter(
-        name="ollama", help="an Ollama Modelfile, and the environment it needs", render=_render, runner="ollama",
-        install=_install,
-    )  # fmt: skip
+        name="ollama",
+        help="an Ollama Modelfile, and the environment it needs",
+        render=Later("fitplug_ollama.export:render"),
+        runner="ollama",
+        install=Later("fitplug_ollama.install:install"),
+    )
 
 
 @hookimpl
 def fitplug_sources() -> Iterable[Source]:
     """Models that Ollama has already."""
-    yield Source(scheme="ollama", help="a model in Ollama's store: ollama:NAME[:TAG]", open=_open)
+    yield Source(
+        scheme="ollama", help="a model in Ollama's store: ollama:NAME[:TAG]", open=Later("fitplug_ollama.store:open_model")
+    )
 
 
 @hookimpl
 def fitplug_architectures() -> Iterable[Architecture]:
     """Names that Ollama's own converters gave to architectures of llama.cpp's."""
-    yield Architecture(names=("gptoss", "qwen25vl"), describe=_understand)
-
-
-def _understand(header: "Header") -> "Model":
-    from fitplug_ollama.older import understand
-
-    return understand(header)
-
-
-def _render(plan: "Plan", request: ExportRequest) -> Export:
-    from fitplug_ollama.export import render
-
-    return render(plan, request)
-
-
-def _install(export: Export) -> Sequence[str]:
-    from fitplug_ollama.install import install
-
-    return install(export)
-
-
-def _open(reference: str) -> "Sequence[Blob]":
-    from fitplug_ollama.store import open_model
-
-    return open_model(reference)
+    yield Architecture(names=("gptoss", "qwen25vl"), describe=Later("fitplug_ollama.older:understand"))

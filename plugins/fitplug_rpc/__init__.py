@@ -1,31 +1,18 @@
 """llama.cpp's RPC servers: the devices of other machines, asked for through its own protocol."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from fitplug.extension import Remote
+from fitplug.extension import Later, Remote
 from fitplug.hookspecs import hookimpl
-from fitplug.machine.records import Device
 
 
 @hookimpl
 def fitplug_remotes() -> Iterable[Remote]:
     """`--rpc HOST:PORT`."""
-    yield Remote(name="rpc", help="an rpc-server of llama.cpp, HOST:PORT", devices=_devices, measure=_measure, notes=_notes)
-
-
-def _devices(endpoint: str) -> Sequence[Device]:
-    from fitplug_rpc.client import devices
-
-    return devices(endpoint)
-
-
-def _measure(endpoint: str) -> Sequence[Device]:
-    from fitplug_rpc.measure import measured
-
-    return measured(endpoint)
-
-
-def _notes(found: Sequence[Device]) -> Sequence[str]:
-    from fitplug_rpc.client import notes
-
-    return tuple(notes(found))
+    yield Remote(
+        name="rpc",
+        help="an rpc-server of llama.cpp, HOST:PORT",
+        devices=Later("fitplug_rpc.client:devices"),
+        measure=Later("fitplug_rpc.measure:measured"),
+        notes=Later("fitplug_rpc.client:notes"),
+    )

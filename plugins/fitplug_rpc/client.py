@@ -29,16 +29,19 @@ def devices(endpoint: str) -> Sequence[Device]:
         return tuple(_device(server, number, delay) for number in range(count))
 
 
-def notes(found: Sequence[Device]) -> Iterator[str]:
+def notes(found: Sequence[Device]) -> Sequence[str]:
     """What a server cannot say, and what its word is worth."""
-    for device in found:
-        at = device.name
-        yield f"{at}: {_way(device)}"
-        if not device.total_bytes:
-            yield f"{at} does not say how much memory it has: nothing is put there"
-        elif device.extra.get("served_by") == "cpu":
-            shared = "; it is this machine's own" if device.unified else ""
-            yield f"{at} is a processor, which calls all its memory free ({format_bytes(device.free_bytes)}){shared}"
+    return [note for device in found for note in _notes(device)]
+
+
+def _notes(device: Device) -> Iterator[str]:
+    at = device.name
+    yield f"{at}: {_way(device)}"
+    if not device.total_bytes:
+        yield f"{at} does not say how much memory it has: nothing is put there"
+    elif device.extra.get("served_by") == "cpu":
+        shared = "; it is this machine's own" if device.unified else ""
+        yield f"{at} is a processor, which calls all its memory free ({format_bytes(device.free_bytes)}){shared}"
 
 
 def _way(device: Device) -> str:

@@ -1,34 +1,18 @@
 """GPUs that only Vulkan knows: asked where no other detector found one."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
 
-from fitplug.extension import Detector
+from fitplug.extension import Detector, Later
 from fitplug.hookspecs import hookimpl
 
-if TYPE_CHECKING:
-    from fitplug.machine.records import Device
+collect = Later("fitplug_vulkan.collecting:collect")
+"""The physical devices of the Vulkan library; None where there is none."""
 
+parse = Later("fitplug_vulkan.parsing:parse")
+"""Dedicated and integrated GPUs, as llama.cpp's Vulkan backend sees them."""
 
-def collect() -> dict[str, Any] | None:
-    """The physical devices of the Vulkan library; None where there is none."""
-    from fitplug_vulkan.collecting import collect as collect_now
-
-    return collect_now()
-
-
-def parse(raw: Mapping[str, Any]) -> "list[Device]":
-    """Dedicated and integrated GPUs, as llama.cpp's Vulkan backend sees them."""
-    from fitplug_vulkan.parsing import parse as parse_now
-
-    return parse_now(raw)
-
-
-def notes(raw: Mapping[str, Any]) -> list[str]:
-    """Drivers that do not tell what is free."""
-    from fitplug_vulkan.parsing import notes as notes_now
-
-    return notes_now(raw)
+notes = Later("fitplug_vulkan.parsing:notes")
+"""Drivers that do not tell what is free."""
 
 
 @hookimpl

@@ -1,14 +1,11 @@
 """GPUs of any vendor on Windows, through DXGI and the registry."""
 
 import sys
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
-from fitplug.extension import Detector
+from fitplug.extension import Detector, Later
 from fitplug.hookspecs import hookimpl
-
-if TYPE_CHECKING:
-    from fitplug.machine.records import Device
 
 
 def collect() -> dict[str, Any] | None:
@@ -20,18 +17,11 @@ def collect() -> dict[str, Any] | None:
     return collect_now()
 
 
-def parse(raw: Mapping[str, Any]) -> "list[Device]":
-    """Every hardware adapter, as llama.cpp's Vulkan backend uses it."""
-    from fitplug_windows.parsing import parse as parse_now
+parse = Later("fitplug_windows.parsing:parse")
+"""Every hardware adapter, as llama.cpp's Vulkan backend uses it."""
 
-    return parse_now(raw)
-
-
-def notes(raw: Mapping[str, Any]) -> list[str]:
-    """What DXGI cannot tell."""
-    from fitplug_windows.parsing import notes as notes_now
-
-    return notes_now(raw)
+notes = Later("fitplug_windows.parsing:notes")
+"""What DXGI cannot tell."""
 
 
 @hookimpl

@@ -1,11 +1,12 @@
 """What plugins hand in. One record a kind; `hookspecs` says when each is asked for.
 
-All are keyword-only and may grow fields with defaults. Callables import what they need when they are called: a hook itself
-must be cheap, since every start of fitplug calls it.
+All are keyword-only and may grow fields with defaults. Callables import what they need when they are called (see `Later`): a
+hook itself must be cheap, since every start of fitplug calls it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 from fitplug.formats.header import Blob, Header
@@ -50,6 +51,35 @@ class Remote:
     """The same, with the way there and the devices measured, within a few seconds; asked only when that is wanted."""
     notes: "Callable[[Sequence[Device]], Sequence[str]] | None" = None
     """What is worth saying about them, one line each."""
+
+
+class Later:
+    """The function at "module:name", as an entry point spells it, imported when it is first called.
+
+    So a plugin registers all that it can do, and a start pays for what is used.
+
+    Args:
+        place: where the function is.
+        arguments: its first ones.
+    """
+
+    __slots__ = ("arguments", "place")
+
+    def __init__(self, place: str, *arguments: Any) -> None:
+        self.place, self.arguments = place, arguments
+
+    def __call__(self, *arguments: Any) -> Any:
+        """What the function returns for its first arguments and these."""
+        return self.function()(*self.arguments, *arguments)
+
+    def function(self) -> Callable[..., Any]:
+        """The function itself.
+
+        Raises:
+            ImportError, AttributeError: it is not there.
+        """
+        module, _, name = self.place.partition(":")
+        return getattr(import_module(module), name)  # type: ignore[no-any-return]
 
 
 @record
