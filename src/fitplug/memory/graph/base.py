@@ -71,7 +71,7 @@ class GraphBase:
         self._linears: dict[tuple[str, int], Linear] = {}
         self._adapters: dict[int, list[tuple[Tensor, Tensor]]] = {}
         """Halves of adapters by the identity of the weight that they change."""
-        self._passed_scales = passed(self.arch)
+        self._passed_scales = passed(self.arch, mtp=params.mtp)
         self._pins = params.pins_layers
 
     # Numbers of the header
@@ -142,7 +142,7 @@ class GraphBase:
     def _linear(self, name: str, parts: Mapping[str, str] | None) -> Linear:
         if parts is None:
             return ABSENT
-        weight, bias = parts.get("weight"), parts.get("bias")
+        weight, bias = parts.get("weight"), parts.get("bias") if name not in self.quirks.unused_biases else None
         scale = parts.get("scale") if name in self._passed_scales else None
         return Linear(
             None if weight is None else self.tensor(weight),
@@ -173,8 +173,12 @@ class GraphBase:
 
     @cached_property
     def tok_embd(self) -> Tensor | None:
-        """model.tok_embd."""
-        return self.tensor("token_embd.weight")
+        """model.tok_embd; some take a second output matrix for it where the file has none (src/models/codeshell.cpp)."""
+        embd = self.tensor("token_embd.weight")
+        if embd is not None or not self.model.row.tied_input or self.w("output").weight is None:
+            return embd
+        found = self.model.header.tensors["output.weight"]
+        return self.weight_in(found.type, found.shape, self.params.weights[found.name])
 
     @cached_property
     def tok_embd_or_lent(self) -> Tensor:

@@ -37,7 +37,7 @@ class FeedForward(GraphBase):
 
     def ffn(self, cur: Tensor, il: int, act: str = SILU, gate: str = PAR, suffix: str = "") -> Tensor:
         """build_ffn with this layer's ffn_up, ffn_gate and ffn_down; `suffix` "_shexp" for shared experts."""
-        act_scales = self.tensor(f"blk.{il}.ffn_act.scales")
+        act_scales = self.tensor(f"blk.{il}.ffn.act.scales")
         up, gate_, down = (self.w(f"ffn_{name}{suffix}", il) for name in ("up", "gate", "down"))
         return self.build_ffn(cur, up, gate_, down, act, gate, il, act_scales)
 

@@ -40,9 +40,14 @@ class Quirks(NamedTuple):
     """Whether a limited SwiGLU is one operation (swiglu_clamp): never, always, or in models with hyper-connections."""
     clamped_experts: Literal["never", "always", "hyper_connections"] = "never"
     """The same of build_moe_ffn."""
+    unused_biases: frozenset[str] = frozenset()
+    """Names of matrices whose bias is loaded where the file has one, and that no graph adds."""
 
 
 MOST = Quirks()
+_UNBIASED_OUTPUT = Quirks(unused_biases=frozenset(("attn_output",)))
+_UNBIASED_LOGITS = Quirks(unused_biases=frozenset(("output",)))
+_UNBIASED_LAYER = Quirks(unused_biases=frozenset(("attn_output", "ffn_up", "ffn_gate", "ffn_down")))
 _SCALED, _PLAIN = Quirks(scaled_experts=True), Quirks(plain_output=True)
 
 QUIRKS = {
@@ -51,11 +56,16 @@ QUIRKS = {
          "hy_v3", "mellum", "nemotron_h", "nemotron_h_moe"), _SCALED),
     **dict.fromkeys(
         ("granite", "granitemoe", "granite_swa", "granitehybrid", "graniteswitch", "hrm_text"), Quirks(embedding_scale=0.0)),
-    **dict.fromkeys(("jina-bert-v2", "bloom", "refact"), Quirks(alibi=8.0)),
+    **dict.fromkeys(("jina-bert-v2", "bloom"), Quirks(alibi=8.0)),
+    "refact": _UNBIASED_LAYER._replace(alibi=8.0),
+    "llada": _UNBIASED_LAYER,
+    **dict.fromkeys(("dream", "qwen2vl"), _UNBIASED_LOGITS),
+    **dict.fromkeys(("pockettts", "ernie4_5", "ernie4_5-moe"), _UNBIASED_OUTPUT),
+    "mimo2": Quirks(unused_biases=frozenset(("attn_output", "attn_qkv", "attn_q", "attn_k", "attn_v"))),
     **dict.fromkeys(("deepseek32", "dots3note", "glm-dsa"), Quirks(scaled_experts=True, plain_output=True)),
     **dict.fromkeys(("deepseek2", "deepseek2-ocr", "bailingmoe3", "kimi-k3", "kimi-linear"), _PLAIN),
     **dict.fromkeys(("deepseek4", "glm5-next"), Quirks(clamped_ffn="always", clamped_experts="always", plain_output=True)),
-    "maple": Quirks(clamped_experts="always"),
+    "maple": _UNBIASED_OUTPUT._replace(clamped_experts="always"),
     "hy_v4": Quirks(clamped_experts="always", plain_output=True),
     **dict.fromkeys(("dbrx", "olmo"), Quirks(clamp_kqv=True)),
     "mpt": Quirks(clamp_kqv=True, alibi="key"),

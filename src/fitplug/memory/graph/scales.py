@@ -24,7 +24,7 @@ PASSED: dict[str, frozenset[str]] = {
     "gemma4": USUAL | DENSE | EXPERTS | {"ffn_gate_inp"},
     "talkie": USUAL | {"ffn_down"},
     **dict.fromkeys(("mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid"), USUAL | MAMBA),
-    "plamo2": frozenset(("attn_output", "output")),
+    **dict.fromkeys(("plamo2", "plamo3", "mimo2"), frozenset(("attn_output", "output"))),
     **dict.fromkeys(("nemotron_h", "nemotron_h_moe"), USUAL | MAMBA | DENSE | EXPERTS | SHARED),
     "qwen3next": USUAL - {"attn_qkv"} | EXPERTS | SHARED,
     "qwen35": USUAL | DENSE | DELTA_NET,
@@ -35,7 +35,11 @@ PASSED: dict[str, frozenset[str]] = {
 }
 """Architecture → names in the file whose scale is passed; USUAL where it is not here."""
 
+PASSED_BY_MTP: dict[str, frozenset[str]] = {"mimo2": USUAL}
+"""The same of graphs of MTP blocks, where they pass others than the trunk's."""
 
-def passed(architecture: str) -> frozenset[str]:
+
+def passed(architecture: str, *, mtp: bool = False) -> frozenset[str]:
     """Names of the matrices whose scale the graph uses."""
-    return PASSED.get(architecture, USUAL)
+    usual = PASSED.get(architecture, USUAL)
+    return PASSED_BY_MTP.get(architecture, usual) if mtp else usual

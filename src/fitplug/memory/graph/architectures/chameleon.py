@@ -2,7 +2,7 @@
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import InpAttnKv
-from fitplug.memory.graph.base import ABSENT, LLM_NORM, LLM_NORM_RMS
+from fitplug.memory.graph.base import LLM_NORM, LLM_NORM_RMS
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.tensor import Tensor
 
@@ -40,7 +40,7 @@ def build(g: GraphContext) -> None:
 def _attention(g: GraphContext, inp: InpAttnKv, inp_pos: Tensor, cur: Tensor, il: int) -> Tensor:
     q, k, v = g.build_qkv(il, cur)
     q_norm, k_norm = g.w("attn_q_norm", il), g.w("attn_k_norm", il)
-    q = q if q_norm == ABSENT else g.build_norm(q, q_norm, LLM_NORM, il)
-    k = k if k_norm == ABSENT else g.build_norm(k, k_norm, LLM_NORM, il)
+    q = q if q_norm.weight is None else g.build_norm(q, q_norm, LLM_NORM, il)
+    k = k if k_norm.weight is None else g.build_norm(k, k_norm, LLM_NORM, il)
     q, k = ggml.rope_ext(q, inp_pos), ggml.rope_ext(k, inp_pos)
     return g.build_attn(inp, g.w("attn_output", il)._replace(bias=None), q, k, v, il)

@@ -2,7 +2,7 @@
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.attention import InpAttn
-from fitplug.memory.graph.base import ABSENT, LLM_NORM, LLM_NORM_RMS
+from fitplug.memory.graph.base import LLM_NORM, LLM_NORM_RMS
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.ffn import GATING_FUNCS, SIGMOID
 from fitplug.memory.graph.tensor import Tensor
@@ -20,6 +20,7 @@ def build(g: GraphContext) -> None:
     cur = g.build_norm(inpL, g.w("output_norm"), norm)
     cur.is_output = True
     cur = ggml.get_rows(cur, out_ids)
+    cur.is_output = True
     logits = g.build_lora_mm(g.output.weight, cur)
     if g.get_float("logit_scale"):
         logits = ggml.scale(logits)
@@ -44,12 +45,12 @@ def layer(g: GraphContext, inp_attn: InpAttn, inp_pos: Tensor | None, residual: 
 
 
 def _feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
-    if g.w("ffn_gate_inp", il) == ABSENT:
+    if g.w("ffn_gate_inp", il).weight is None:
         return g.ffn(cur, il)
     out = g.build_moe_ffn(
         cur, g.experts(il), il, norm_w=g.get_bool("expert_weights_norm"), w_scale=g.get_float("expert_weights_scale"),
         gating_op=GATING_FUNCS.get(g.model.get_int("expert_gating_func"), SIGMOID),
     )  # fmt: skip
-    if g.w("ffn_up_shexp", il) == ABSENT:
+    if g.w("ffn_up_shexp", il).weight is None:
         return out
     return ggml.scale(ggml.add(out, g.ffn(cur, il, suffix="_shexp")))

@@ -58,8 +58,6 @@ class Decoder(NamedTuple):
     """Has positions as an input; else only position_embd and rope ask for them."""
     qkv_reshape: bool = True
     """False: norms see whole rows of Q and K, heads are split afterwards."""
-    qkv_bare: bool = False
-    """Q, K and V are products alone, whatever biases and scales the file has (mimo2)."""
     qk_norm: Literal["", "heads", "rows", "after_rope"] = ""
     """Norms of Q and K where the file has them; "rows" folds heads into rows and back."""
     qk_norm_kind: str = LLM_NORM_RMS
@@ -83,8 +81,6 @@ class Decoder(NamedTuple):
     gate: str = PAR
     moe: Moe | None = None
     """None: the graph has no experts, whatever the file has."""
-    attn_output_bias: bool = True
-    """False: the bias is loaded and not used."""
     residual_scale: bool = False
     deepstack: Literal["", "after", "mapping"] = ""
     rows_late: bool = False
@@ -208,7 +204,7 @@ class DecoderGraph:
         ffn_inp = ggml.add(inpL, cur) if row.residual_first and row.deepstack else ggml.add(cur, inpL)
         if not row.pre_norm:
             cur = ffn_inp
-        elif row.ffn_norm == "ffn_norm" and row.norm_weights and self.g.w("ffn_norm", il) == ABSENT:
+        elif row.ffn_norm == "ffn_norm" and row.norm_weights and self.g.w("ffn_norm", il).weight is None:
             cur = normed
         else:
             cur = self._norm(ffn_inp, row.ffn_norm, il)
@@ -248,9 +244,9 @@ class DecoderGraph:
     def _attention(self, normed: Tensor, inpL: Tensor, il: int) -> Tensor:  # noqa: N803 - llama.cpp's name for it
         g, row = self.g, self.row
         self._current = il
-        if row.attn_norm_2 and g.w("attn_norm_2", il) != ABSENT:
+        if row.attn_norm_2 and g.w("attn_norm_2", il).weight is not None:
             normed = self._norm(inpL, "attn_norm_2", il)
-        q, k, v = self._bare_qkv(normed, il) if row.qkv_bare else g.build_qkv(il, normed, reshape=row.qkv_reshape)
+        q, k, v = g.build_qkv(il, normed, reshape=row.qkv_reshape)
         q, k, v = self._normed_heads(q, k, v, il)
         if self.ropes(il) and self.inp_pos is not None:
             factors = g.rope_factors(il) if row.rope_factors else None
@@ -262,30 +258,14 @@ class DecoderGraph:
         if self.temp is not None:
             q = ggml.mul(q, self.temp)
         sinks = g.w("attn_sinks", il).weight if row.sinks else None
-        wo = g.w("attn_output", il)
-        if not row.attn_output_bias:
-            wo = wo._replace(bias=None)
-        cur = g.build_attn(self.inp_attn, wo, q, k, v, il, sinks=sinks)
+        cur = g.build_attn(self.inp_attn, g.w("attn_output", il), q, k, v, il, sinks=sinks)
         return ggml.scale(cur) if row.attn_value_scale and g.get_float("attention.value_scale") else cur
-
-    def _bare_qkv(self, normed: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:
-        g, layer = self.g, self.g.hparams(il)
-        if g.w("attn_qkv", il).weight is not None:
-            return g.build_qkv(il, normed)
-        shapes = (
-            (layer.n_embd_head_k, layer.n_head),
-            (layer.n_embd_head_k, layer.n_head_kv),
-            (layer.n_embd_head_v, layer.n_head_kv),
-        )
-        products = [g.build_lora_mm(g.w(name, il).weight, normed) for name in ("attn_q", "attn_k", "attn_v")]
-        q, k, v = (ggml.reshape(t, width, n, g.n_tokens) for t, (width, n) in zip(products, shapes, strict=True))
-        return q, k, v
 
     def _normed_heads(self, q: Tensor, k: Tensor, v: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:
         row, layer, n_tokens = self.row, self.g.hparams(il), self.g.n_tokens
         width_k, width_v, n_head, n_head_kv = layer.n_embd_head_k, layer.n_embd_head_v, layer.n_head, layer.n_head_kv
         if row.qk_norm == "rows" and row.qkv_reshape:
-            if self.g.w("attn_q_norm", il) == ABSENT:
+            if self.g.w("attn_q_norm", il).weight is None:
                 return q, k, v
             q, k = ggml.reshape(q, width_k * n_head, n_tokens), ggml.reshape(k, width_k * n_head_kv, n_tokens)
         if row.qk_norm in ("heads", "rows"):
@@ -298,7 +278,7 @@ class DecoderGraph:
 
     def _head_norm(self, cur: Tensor, name: str, il: int) -> Tensor:
         w = self.g.w(name, il)
-        return cur if w == ABSENT else self.g.build_norm(cur, w, self.row.qk_norm_kind, il)
+        return cur if w.weight is None else self.g.build_norm(cur, w, self.row.qk_norm_kind, il)
 
     def _rope_rule(self) -> Callable[[int], bool]:
         """Which layers turn Q and K by position."""

@@ -100,7 +100,7 @@ def _layers(g: GraphContext, inp_pos: Tensor) -> tuple[Tensor, Tensor]:
 
 def _post_norm(g: GraphContext, name: str, cur: Tensor, il: int) -> Tensor:
     w = g.w(name, il)
-    return cur if w == ABSENT else g.build_norm(cur, w, LLM_NORM_RMS, il)
+    return cur if w.weight is None else g.build_norm(cur, w, LLM_NORM_RMS, il)
 
 
 def _attention(g: GraphContext, inp: InpAttnKv | InpAttnKvIswa, inp_pos: Tensor, cur: Tensor, il: int) -> Tensor:

@@ -58,12 +58,12 @@ def _softly_gated(g: GraphContext, cur: Tensor, gate: Tensor, il: int) -> Tensor
 
 
 def _feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
-    if g.w("ffn_gate_inp", il) == ABSENT:
+    if g.w("ffn_gate_inp", il).weight is None:
         return g.ffn(cur, il)
     out = g.build_moe_ffn(
         cur, g.experts(il), il, norm_w=g.get_bool("expert_weights_norm"), w_scale=g.get_float("expert_weights_scale"),
         gating_op=GATING_FUNCS.get(g.model.get_int("expert_gating_func"), SIGMOID),
     )  # fmt: skip
-    if g.w("ffn_up_shexp", il) == ABSENT:
+    if g.w("ffn_up_shexp", il).weight is None:
         return out
     return ggml.add(out, g.ffn(cur, il, suffix="_shexp"))

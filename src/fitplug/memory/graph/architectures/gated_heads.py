@@ -77,7 +77,7 @@ def attention(g: GraphContext, row: Row, inp: InpAttnKvIswa, inp_pos: Tensor, no
 
 def _head_norm(g: GraphContext, cur: Tensor, name: str, il: int) -> Tensor:
     w = g.w(name, il)
-    return cur if w == ABSENT else g.build_norm(cur, w, LLM_NORM_RMS, il)
+    return cur if w.weight is None else g.build_norm(cur, w, LLM_NORM_RMS, il)
 
 
 def _gated(g: GraphContext, cur: Tensor, gate: Tensor, il: int) -> Tensor:

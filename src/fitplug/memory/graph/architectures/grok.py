@@ -1,7 +1,7 @@
 """grok: norms after each block, experts beside a dense feed-forward block where the file has one (src/models/grok.cpp)."""
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
+from fitplug.memory.graph.base import LLM_NORM_RMS
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.ffn import GELU
 from fitplug.memory.graph.tensor import Tensor
@@ -34,7 +34,7 @@ def build(g: GraphContext) -> None:
 
 def _feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
     out = g.build_moe_ffn(cur, g.experts(il), il, type_op=GELU)
-    if g.w("ffn_up", il) != ABSENT:
+    if g.w("ffn_up", il).weight is not None:
         out = ggml.scale(ggml.add(g.ffn(cur, il, GELU), out))
     post = g.w("layer_output_norm", il)
-    return g.build_norm(out, post if post != ABSENT else g.w("post_ffw_norm", il), LLM_NORM_RMS, il)
+    return g.build_norm(out, post if post.weight is not None else g.w("post_ffw_norm", il), LLM_NORM_RMS, il)

@@ -1,7 +1,7 @@
 """llama4: chunked attention, layers without positions, a shared expert beside the routed ones (src/models/llama4.cpp)."""
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
+from fitplug.memory.graph.base import LLM_NORM_RMS
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.ffn import SIGMOID
 from fitplug.memory.graph.tensor import Tensor
@@ -41,7 +41,7 @@ def build(g: GraphContext) -> None:
 
 
 def _feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
-    if g.w("ffn_gate_inp", il) == ABSENT:
+    if g.w("ffn_gate_inp", il).weight is None:
         return g.ffn(cur, il)
     out = g.build_moe_ffn(cur, g.experts(il), il, norm_w=False, gating_op=SIGMOID)
     return ggml.add(out, g.ffn(cur, il, suffix="_shexp"))

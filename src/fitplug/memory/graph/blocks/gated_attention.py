@@ -12,11 +12,13 @@ from fitplug.memory.graph.tensor import Tensor
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def build_gated_attention(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
-    """build_layer_attn: every head's Q and gate lie side by side."""
+def build_gated_attention(g: GraphContext, inputs: Inputs, cur: Tensor, il: int, *, folded: bool = False) -> Tensor:
+    """build_layer_attn: every head's Q and gate lie side by side; `folded` into heads before they are split, or not."""
     layer = g.hparams(il)
     head, n_head, n_head_kv = layer.n_embd_head_k, layer.n_head, layer.n_head_kv
     qkv = g.build_qkv(il, cur, reshape=False, heads=(2 * head, n_head, head, n_head_kv, head, n_head_kv))
+    if folded:
+        qkv = ggml.reshape(qkv[0], 2 * head, n_head, g.n_tokens), *qkv[1:]
     return gated(g, inputs, qkv, il, lambda q, k, v: g.build_attn(attention_of(inputs), ABSENT, q, k, v, il))
 
 

@@ -22,12 +22,14 @@ class Kda(NamedTuple):
     """The decay comes from ssm_f_a and ssm_f_b, or from ssm_f_a alone."""
     out_gate: tuple[str, ...] = ("ssm_g_a", "ssm_g_b")
     """The matrices of the output's gate."""
+    gate_from_seqs: bool = True
+    """The gate's input was folded by sequence, and is unfolded."""
 
 
 KIMI_KDA = Kda()
 KIMI_K3_KDA = Kda(decay="bounded_or_softplus", out_gate=("ssm_g",))
-BAILING_KDA = Kda(decay="bounded", decay_rank="full", out_gate=("ssm_g_a",))
-GLM5_KDA = Kda(decay="bounded_or_softplus")
+BAILING_KDA = Kda(decay="bounded", decay_rank="full", out_gate=("ssm_g_a",), gate_from_seqs=False)
+GLM5_KDA = Kda(decay="bounded_or_softplus", gate_from_seqs=False)
 
 
 def build_kda_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int, kind: Kda = KIMI_KDA) -> Tensor:
@@ -42,6 +44,8 @@ def build_kda_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int, kind: Kda
     output = ggml.cont(build_recurrent_attn(g, delta, state, il))
 
     gate = cur
+    if kind.gate_from_seqs:
+        gate = ggml.reshape(ggml.reshape(cur, cur.ne[0], *by_seq), cur.ne[0], n_tokens)
     for name in kind.out_gate:
         gate = g.plain(name, gate, il)
     gate = ggml.reshape(gate, head_dim, n_head, n_tokens)
