@@ -1,4 +1,4 @@
-"""Plain transformers with keys of their own (conversion/gpt2.py, falcon.py, phi.py, stablelm.py, baichuan.py, …), and RWKV."""
+"""Plain transformers with keys of their own (conversion/gpt2.py, falcon.py, phi.py, stablelm.py, baichuan.py, …)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -17,7 +17,6 @@ from fitplug.conversion.row import (
     reshaped,
     rope_width,
     split,
-    squeezed,
     turned,
 )
 
@@ -128,39 +127,6 @@ _STABLELM = Row(
 )  # fmt: skip
 
 
-def _rwkv6_lerp(shape: Shape, _: Config) -> Iterable[Shape]:
-    """Five vectors become one tensor (Rwkv6Model.modify_tensors)."""
-    for kind in "wkvrg":
-        if shape.name.endswith(f".attention.time_maa_{kind}"):
-            if kind == "w":
-                layer = shape.name.split(".")[2]
-                yield shape._replace(name=f"blk.{layer}.time_mix_lerp_fused.weight", shape=(shape.shape[0], 1, 1, 5))
-            return
-    yield shape
-
-
-def _rwkv6_width(config: Config) -> int:
-    given = config.get("intermediate_size")
-    return given if isinstance(given, int) else int(config.number("hidden_size") * 3.5 // 32 * 32)
-
-
-_RWKV6 = Row(
-    "rwkv6",
-    {
-        "context_length": constant(1048576), "embedding_length": "hidden_size",
-        "attention.layer_norm_epsilon": "layer_norm_epsilon",
-        "rescale_every_n_layers": "rescale_every", "wkv.head_size": "head_size", "feed_forward_length": _rwkv6_width,
-        "time_mix_extra_dim": lambda c: 64 if c.number("hidden_size") == 4096 else 32,
-        "time_decay_extra_dim": lambda c: 128 if c.number("hidden_size") == 4096 else 64, "attention.head_count": constant(0),
-    },
-    steps=(
-        turned(r"\.(time_maa_w1|time_decay_w1|time_decay_w2|time_maa_w2)$"), squeezed(r"\.(time_decay|time_maa_[a-z])$"),
-        _rwkv6_lerp,
-        renamed(r"^(.*\.attention\.time_\w+|.*\.feed_forward\.time_\w+)$", r"\1.weight"),
-    ),
-    common=False,
-)  # fmt: skip
-
 ROWS: Mapping[str, Class] = {
     "GPT2LMHeadModel": Row("gpt2", {
         "context_length": "n_ctx", "embedding_length": "n_embd", "feed_forward_length": _four_times,
@@ -233,7 +199,6 @@ ROWS: Mapping[str, Class] = {
         **VOCAB, "rope.dimension_count": lambda c: c.head_dim, "attention.key_length": lambda c: c.head_dim,
         "attention.value_length": lambda c: c.head_dim,
     }, steps=(dropped(r"^lm_head\.weight$", lambda config: bool(config.get("tie_word_embeddings"))),)),
-    "Rwkv6ForCausalLM": _RWKV6,
     "DbrxForCausalLM": Row("dbrx", {
         "context_length": "max_seq_len", "embedding_length": "d_model", "feed_forward_length": "ffn_config.ffn_hidden_size",
         "attention.head_count": "n_heads", "attention.head_count_kv": "attn_config.kv_n_heads",
