@@ -85,6 +85,7 @@ def test_config_is_folded_into_the_metadata():
         "config.rope_scaling.factor": 4.0,
         "config.architectures": ("LlamaForCausalLM",),
         "config.layers": Skipped("json", 1),
+        "config.layers.0.a": 1,
         "config.long": Skipped("json", 5000),
         "config.on": True,
     }

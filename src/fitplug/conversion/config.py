@@ -115,7 +115,14 @@ class Config:
     def n_layer(self) -> int:
         """Without blocks for multi-token prediction."""
         listed = len(self.items("layers_block_type"))
-        return self.number("n_layers", "num_hidden_layers", "n_layer", "num_layers", default=listed or None)
+        return self.number(
+            "n_layers",
+            "num_hidden_layers",
+            "n_layer",
+            "num_layers",
+            "num_transformer_layers",
+            default=listed or None,
+        )
 
     @property
     def head_dim(self) -> int:

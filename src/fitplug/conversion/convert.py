@@ -45,7 +45,7 @@ def convert(header: Header) -> Header:
     config = Config(header)
     row = _row(config)
     names = [name for name in (text_name(tensor.name) for tensor in header.tensors.values()) if name is not None]
-    n_blocks = config.n_layer + _n_nextn(row, config, names)
+    n_blocks = (row.blocks or (lambda config: config.n_layer))(config) + _n_nextn(row, config, names)
     if not 0 < n_blocks <= MAX_LAYERS:
         raise FitplugError(f"config.json has {n_blocks} layers, which cannot be")
     config.n_blocks = n_blocks
@@ -124,6 +124,8 @@ def facts_of(metadata: Mapping[str, Value]) -> Facts:
 
 def _n_nextn(row: Row, config: Config, names: Iterable[str]) -> int:
     """Blocks for multi-token prediction: what config.json says, or as many as there are."""
+    if isinstance(row.nextn, int):
+        return row.nextn
     if not row.nextn:
         return 0
     given, *patterns = row.nextn

@@ -46,10 +46,11 @@ class Row(NamedTuple):
     extra: tuple[Extra, ...] = ()
     common: bool = True
     """Whether the class begins with TextModel.set_gguf_parameters."""
-    nextn: tuple[str, ...] = ()
+    nextn: tuple[str, ...] | int = ()
     """config.json's number of MTP layers, where they are converted as further blocks; then what their tensors' names begin
-    with,
-    which are counted where it is silent."""
+    with, which are counted where it is silent. Or how many there are always."""
+    blocks: Callable[[Config], int] | None = None
+    """How many blocks there are without those for MTP, where that is not what all classes' config.json say."""
     trunk_only: bool = False
     """Further blocks are left out."""
     forced: tuple[tuple[str, str], ...] = ()

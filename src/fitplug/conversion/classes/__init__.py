@@ -7,11 +7,24 @@ of a small checkpoint of every class, and tests/conversion/test_classes.py holds
 
 from collections.abc import Mapping
 
-from fitplug.conversion.classes import classic, deepseek, deepseek4, delta, encoders, gemma, hybrid, llama, moe, qwen, rwkv
+from fitplug.conversion.classes import (
+    classic,
+    deepseek,
+    deepseek4,
+    delta,
+    encoders,
+    gemma,
+    hybrid,
+    layered,
+    llama,
+    moe,
+    qwen,
+    rwkv,
+)
 from fitplug.conversion.row import Class
 
 ROWS: Mapping[str, Class] = {
     **llama.ROWS, **qwen.ROWS, **gemma.ROWS, **deepseek.ROWS, **deepseek4.ROWS, **delta.ROWS, **moe.ROWS, **hybrid.ROWS,
-    **classic.ROWS, **rwkv.ROWS, **encoders.ROWS,
+    **layered.ROWS, **classic.ROWS, **rwkv.ROWS, **encoders.ROWS,
 }  # fmt: skip
 """By `architectures` of config.json."""

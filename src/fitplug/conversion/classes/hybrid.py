@@ -89,7 +89,7 @@ def _granite_attention(config: Config) -> list[int]:
     return [i for i in range(min(config.n_layer, MAX_LAYERS)) if i % max(1, period) == config.number("attn_layer_offset")]
 
 
-def _hybrid_ssm(config: Config) -> Keys:
+def hybrid_ssm(config: Config) -> Keys:
     """The mixer's keys of Granite's and NVIDIA's hybrids (GraniteHybridModel.set_gguf_parameters)."""
     heads = config.number("mamba_n_heads", "mamba_num_heads", "num_heads", "n_heads")
     return {
@@ -104,7 +104,7 @@ def _granite_hybrid(config: Config) -> Keys:
     mixed = len(layers) < config.n_layer
     width = config.given("attn_rotary_emb")
     return {
-        **_hybrid_ssm(config),
+        **hybrid_ssm(config),
         "ssm.inner_size": config.number("mamba_expand", "expand", default=2) * _width(config),
         "attention.head_count_kv": by_layer(config.number("num_key_value_heads"), layers, config.n_layer),
         "rope.scaling.finetuned": bamba or not mixed,
@@ -122,7 +122,7 @@ def _granite_class(config: Config) -> Row:
     return row._replace(architecture="granitemoe" if experts else "granite")
 
 
-_MOE_KEYS: Mapping[str, Key] = {
+NEMOTRON_MOE: Mapping[str, Key] = {
     "expert_used_count": "num_experts_per_tok", "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_feed_forward_length": "moe_shared_expert_intermediate_size", "expert_count": "n_routed_experts",
     "expert_shared_count": "n_shared_experts", "expert_weights_norm": "norm_topk_prob",
@@ -148,7 +148,7 @@ def _nemotron_h(config: Config) -> Keys:
     n_ff = config.number("moe_intermediate_size") if moe else config.number("intermediate_size", "n_inner", "hidden_dim")
     head = config.number("head_dim", "attention_head_dim")
     keys: dict[str, Value] = {
-        **_hybrid_ssm(config),
+        **hybrid_ssm(config),
         "ssm.inner_size": config.number("mamba_num_heads", "num_heads") * config.number("mamba_head_dim"),
         "attention.head_count_kv": by_layer(config.number("num_key_value_heads"), attention, n),
         "feed_forward_length": by_layer(n_ff, mlp, n), "attention.key_length": head, "attention.value_length": head,
@@ -176,16 +176,20 @@ def _nemotron_mtp(shape: Shape, config: Config) -> Iterable[Shape]:
         yield shape
 
 
+NEMOTRON_STEPS = (
+    *_STEPS2[1:], renamed(r"mixer\.dt_proj\.bias$", "mixer.dt.bias"),
+    renamed(r"^backbone\.layers\.(\d+)\.mixer\.experts\.", r"model.layers.\1.mlp.experts."),
+)  # fmt: skip
+
+
 def _nemotron_class(config: Config) -> Row:
     moe = config.has("num_experts_per_tok")
     return Row(
-        "nemotron_h_moe" if moe else "nemotron_h", {**GRANITE_KEYS, **(_MOE_KEYS if moe else {})}, derive=(_nemotron_h,),
+        "nemotron_h_moe" if moe else "nemotron_h", {**GRANITE_KEYS, **(NEMOTRON_MOE if moe else {})}, derive=(_nemotron_h,),
         without=GRANITE.without, nextn=("num_nextn_predict_layers",) if moe else (),
         steps=(
             renamed(r"^model\.layers\.(?=.*\.mixer\.)", "backbone.layers."), _nemotron_mtp,
-            *(step for step in _STEPS2[1:]), renamed(r"mixer\.dt_proj\.bias$",
-                "mixer.dt.bias" if moe else "mixer.dt_proj.bias"),
-            renamed(r"^backbone\.layers\.(\d+)\.mixer\.experts\.", r"model.layers.\1.mlp.experts."),
+            *(NEMOTRON_STEPS if moe else _STEPS2[1:]),
         ),
     )  # fmt: skip
 
