@@ -14,6 +14,7 @@ from fitplug.formats.header import Header, Skipped, Tensor
 from fitplug.machine.load import machine_from_json
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import HOST
+from fitplug.memory.setup import Setup
 from fitplug.model.describe import describe
 from fitplug.settings import Settings, TensorOverride
 
@@ -179,6 +180,12 @@ def settings(args):
 
 def estimator(row):
     return Estimator(model(row["model"], row["ftype"]), machine(row["devices"]), RUNNERS[row["runner"]])
+
+
+def setup(estimator, settings):
+    """What an estimator asks of its `ComputeEstimator`."""
+    placement, resolved, _ = estimator.static(settings)
+    return Setup(placement, estimator.placed(placement, settings), resolved, settings)
 
 
 def estimate(row):

@@ -26,8 +26,9 @@ from fitplug.memory.graph.reuse import Layouts, Schedules
 from fitplug.memory.graph.scheduler import MAX_COPIES, Scheduler
 from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.placement import Placement
-from fitplug.memory.records import HOST, Basis, Kind, Part, Resolved
-from fitplug.memory.targets import ALONE, GROWN, NO_TAPS, Role, lend
+from fitplug.memory.records import HOST, Basis, Kind, Part
+from fitplug.memory.setup import Setup
+from fitplug.memory.targets import GROWN, lend
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
@@ -67,25 +68,18 @@ class ComputeEstimator:
             self._blocks = Blocks(self.model)
         return self._blocks
 
-    def parts(
-        self,
-        placement: Placement,
-        placed: Placed,
-        resolved: Resolved,
-        settings: Settings,
-        role: Role = ALONE,
-    ) -> list[Part]:
+    def parts(self, setup: Setup) -> list[Part]:
         """The compute buffer of each device and of the host, and how much drafting makes it grow.
 
         Raises:
             UnknownGraphError: nobody has drawn this architecture's graph.
         """
-        sizes = self.sizes(placement, placed, resolved, settings, role._replace(taps=NO_TAPS))
-        drawn = role.taps.redraw(self.model.drawn_as)
-        later = self.sizes(placement, placed, resolved, settings, role) if drawn else sizes
+        placement, untapped = setup.placement, setup.untapped
+        sizes = self.sizes(untapped)
+        later = self.sizes(setup) if setup.role.taps.redraw(self.model.drawn_as) else sizes
         first = sizes
-        if self._adapts(settings):
-            first = self.sizes(placement, placed, resolved, replace(settings, lora=()), role._replace(taps=NO_TAPS))
+        if self._adapts(setup.settings):
+            first = self.sizes(untapped._replace(settings=replace(setup.settings, lora=())))
         names = [*placement.names, HOST]
         buffers = [*placement.names, placement.host_buffer]
         # where one device's part of the graph is only modelled, the splits between all of them are
@@ -111,93 +105,64 @@ class ComputeEstimator:
         """Whether adapters are applied; llama-fit-params loads none."""
         return bool(settings.lora and self.adapters) and not self.runner.measuring
 
-    def sizes(
-        self,
-        placement: Placement,
-        placed: Placed,
-        resolved: Resolved,
-        settings: Settings,
-        role: Role = ALONE,
-    ) -> list[int]:
+    def sizes(self, setup: Setup) -> list[int]:
         """Bytes per device, the host's last."""
         with uncollected():
-            params = self.params(placement, placed, resolved, settings, role)
-            return self._sizes(params, placement, resolved, settings, role)
+            return self._sizes(setup, self.params(setup))
 
-    def _sizes(
-        self, params: "ParamsFor", placement: Placement, resolved: Resolved, settings: Settings, role: Role
-    ) -> list[int]:
+    def _sizes(self, setup: Setup, params: "ParamsFor") -> list[int]:
+        resolved = setup.resolved
         n_seqs = resolved.n_seq_max
         n_tokens = min(resolved.n_ctx, resolved.n_ubatch)
         n_outputs = min(n_tokens, resolved.n_outputs_max)
         prompt = -(-n_tokens // n_seqs) * n_seqs
         for backend in params.backends:
             backend.begin()
-        params.fused = fused.resolve(
-            lambda trial: self._at_home(trial, placement, resolved, settings, role), params(n_seqs, n_seqs, n_seqs)
-        )
-        if self._adapts(settings):
+        params.fused = fused.resolve(lambda trial: self._at_home(setup, trial), params(n_seqs, n_seqs, n_seqs))
+        if self._adapts(setup.settings):
             params.apply(self.adapters)
-        found = [self.reserve(params(prompt, n_seqs, n_outputs), placement, settings)]
+        how = _schedules(setup)
+        found = [self.reserve(params(prompt, n_seqs, n_outputs), how)]
         if not self.runner.measuring:
-            found.append(self.reserve(params(n_seqs, n_seqs, n_seqs), placement, settings, at_least=found[0]))
+            found.append(self.reserve(params(n_seqs, n_seqs, n_seqs), how, at_least=found[0]))
             if self.model.drawn_as in SINGLE_SEQUENCE and n_seqs > 1:
-                found.append(self.reserve(params(n_tokens, 1, n_outputs), placement, settings))
+                found.append(self.reserve(params(n_tokens, 1, n_outputs), how))
             if params.taps.fed:
-                found.append(self.reserve(replace(params(n_tokens, 1, n_tokens), feeding=True), placement, settings))
+                found.append(self.reserve(replace(params(n_tokens, 1, n_tokens), feeding=True), how))
         return [max(sizes) for sizes in zip(*found, strict=True)]
 
-    def flash_attn_stays_on(
-        self,
-        placement: Placement,
-        placed: Placed,
-        resolved: Resolved,
-        settings: Settings,
-        role: Role = ALONE,
-    ) -> bool:
+    def flash_attn_stays_on(self, setup: Setup) -> bool:
         """What becomes of flash attention on "auto": the trial of llama_context::resolve_fused_ops.
 
         Raises:
             UnknownGraphError: nobody has drawn this architecture's graph.
         """
-        n_seqs = resolved.n_seq_max
-        hoped = replace(resolved, flash_attn=True)
-        params = self.params(placement, placed, hoped, settings, role)(n_seqs, n_seqs, n_seqs)
-        return self._at_home(params, placement, hoped, settings, role).get("flash_attn", True)
+        n_seqs = setup.resolved.n_seq_max
+        hoped = setup._replace(resolved=replace(setup.resolved, flash_attn=True))
+        return self._at_home(hoped, self.params(hoped)(n_seqs, n_seqs, n_seqs)).get("flash_attn", True)
 
-    def _at_home(
-        self, params: GraphParams, placement: Placement, resolved: Resolved, settings: Settings, role: Role
-    ) -> Mapping[str, bool]:
+    def _at_home(self, setup: Setup, params: GraphParams) -> Mapping[str, bool]:
         """Which fused operations run where their layers lie; plans that put layers of the same classes there are tried once."""
-        cells = role.target and role.target.cells
-        key = _trial(placement, resolved, settings), tuple(sorted(params.fused.items())), cells
+        op_offload = setup.settings.op_offload
+        key = setup.tried, tuple(sorted(params.fused.items()))
         found = self._tried.get(key)
         if found is None:
-            like = self._layouts.like(params), settings.op_offload, cells
+            like = self._layouts.like(params), op_offload, setup.lent_cells
             found = self._tried.get(like)
             if found is None:
-                found = fused.run_where_their_layers_lie(self.draw, params, op_offload=settings.op_offload)
+                found = fused.run_where_their_layers_lie(self.draw, params, op_offload=op_offload)
             self._tried[key] = self._tried[like] = found
         return found
 
-    def params(
-        self,
-        placement: Placement,
-        placed: Placed,
-        resolved: Resolved,
-        settings: Settings,
-        role: Role = ALONE,
-    ) -> "ParamsFor":
+    def params(self, setup: Setup) -> "ParamsFor":
         """What all graphs of one set of settings share."""
-        return ParamsFor(self, placement, placed, resolved, settings, role)
+        return ParamsFor(self, setup)
 
-    def buffers_of(
-        self, placed: Placed, placement: Placement, settings: Settings, make: Callable[[Placed], Mapping[str, Buffer]]
-    ) -> Mapping[str, Buffer]:
+    def buffers_of(self, setup: Setup, make: Callable[[Placed], Mapping[str, Buffer]]) -> Mapping[str, Buffer]:
         """Where each weight lies; the last answer is kept, since searches change other things more often."""
-        key = (placement.names, placement.layer_devices, settings.n_cpu_moe, settings.overrides)
+        key = setup.loaded
         if self._weights is None or self._weights[0] != key:
-            self._weights = (key, make(placed))
+            self._weights = (key, make(setup.placed))
         return self._weights[1]
 
     def backends(self, placement: Placement) -> tuple[Backend, ...]:
@@ -209,11 +174,8 @@ class ComputeEstimator:
             found = self._backends[key] = (*devices, cpu_backend(placement.backends, measuring=self.runner.measuring))
         return found
 
-    def reserve(
-        self, params: GraphParams, placement: Placement, settings: Settings, *, at_least: Sequence[int] = ()
-    ) -> Sequence[int]:
+    def reserve(self, params: GraphParams, how: Schedules, *, at_least: Sequence[int] = ()) -> Sequence[int]:
         """One graph, laid out; `at_least` is answered where the graph surely takes no more."""
-        how = _schedules(placement, settings)
         if not self.shorten:
             scheduled = Scheduler(params.backends, **how._asdict()).schedule(self.draw(params).gf)
             return GraphAllocator(params.backends).reserve(scheduled)
@@ -238,34 +200,18 @@ class ComputeEstimator:
         return g
 
 
-def _schedules(placement: Placement, settings: Settings) -> Schedules:
-    return Schedules(MAX_COPIES if placement.pipeline else 1, settings.op_offload)
-
-
-def _trial(placement: Placement, resolved: Resolved, settings: Settings) -> object:
-    """What llama_context::resolve_fused_ops depends on: settings equal in this are tried once."""
-    return (
-        placement.layer_devices, placement.names, settings.n_cpu_moe, settings.overrides, settings.offload_kqv,
-        settings.op_offload, resolved.n_seq_max, resolved.n_stream, resolved.type_k, resolved.type_v, resolved.flash_attn,
-    )  # fmt: skip
+def _schedules(setup: Setup) -> Schedules:
+    return Schedules(MAX_COPIES if setup.placement.pipeline else 1, setup.settings.op_offload)
 
 
 class ParamsFor:
     """`GraphParams` of one set of settings, for any number of tokens."""
 
-    def __init__(
-        self,
-        estimator: ComputeEstimator,
-        placement: Placement,
-        placed: Placed,
-        resolved: Resolved,
-        settings: Settings,
-        role: Role,
-    ) -> None:
-        self._estimator, self._placement, self._resolved, self._settings = estimator, placement, resolved, settings
-        self._placed = placed
+    def __init__(self, estimator: ComputeEstimator, setup: Setup) -> None:
+        placement, placed, role = setup.placement, setup.placed, setup.role
+        self._estimator, self._setup = estimator, setup
         self.backends = estimator.backends(placement)
-        self.weights = estimator.buffers_of(placed, placement, settings, self._buffers)
+        self.weights = estimator.buffers_of(setup, self._buffers)
         self.layer_backends = [placement.index(name) for name in placement.layer_devices]
         self.output = self._buffer(placed.output_buffer or HOST)
         self.fused: Mapping[str, bool] = {}
@@ -276,14 +222,14 @@ class ParamsFor:
 
     def __call__(self, n_tokens: int, n_seqs: int, n_outputs: int) -> GraphParams:
         """For one micro-batch."""
-        resolved, settings, estimator = self._resolved, self._settings, self._estimator
+        resolved, settings, estimator = self._setup.resolved, self._setup.settings, self._estimator
         return GraphParams(
             model=estimator.model, backends=self.backends, layer_backends=self.layer_backends, weights=self.weights,
             output=self.output, moved=self.moved, blocks=estimator.blocks, n_tokens=n_tokens, n_seqs=n_seqs,
             n_outputs=n_outputs, n_ctx=resolved.n_ctx, n_ctx_seq=resolved.n_ctx_seq, n_ubatch=resolved.n_ubatch,
             n_seq_max=resolved.n_seq_max, n_stream=resolved.n_stream, type_k=resolved.type_k, type_v=resolved.type_v,
             flash_attn=resolved.flash_attn, v_trans=resolved.v_trans, offload_kqv=settings.offload_kqv,
-            swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._placement.n_gpu_layers,
+            swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._setup.placement.n_gpu_layers,
             fused=self.fused, n_rs_seq=resolved.n_rs_seq, mtp=estimator.mtp,
             lent=self.lent, taps=self.taps, adapters=self.adapters,
         )  # fmt: skip
@@ -294,7 +240,7 @@ class ParamsFor:
 
         self.adapters = {
             name: [Halves(pair.a, pair.b, self._buffer(kind)._replace(is_weights=False)) for pair, kind in found]
-            for name, found in by_weight(adapters, self._placed).items()
+            for name, found in by_weight(adapters, self._setup.placed).items()
         }
 
     def _buffers(self, placed: Placed) -> Mapping[str, Buffer]:
@@ -303,7 +249,7 @@ class ParamsFor:
         found: dict[str, Buffer] = {}
         kinds = placed.tensors()
         for tensor in placed.table.rope:
-            for b, device in enumerate((*self._placement.names, HOST)):
+            for b, device in enumerate((*self._setup.placement.names, HOST)):
                 kinds[copy_name(tensor.name, b)] = placed.rope_buffer(tensor, device)
         for name, kind in kinds.items():
             buffer = known.get(kind)
@@ -314,11 +260,12 @@ class ParamsFor:
 
     def _buffer(self, kind: str) -> Buffer:
         """The buffer of weights with ggml's buffer type name `kind`."""
-        names, cpu = self._placement.names, len(self._placement.names)
+        placement = self._setup.placement
+        names, cpu = placement.names, len(placement.names)
         if kind in names:
-            return Buffer(kind, (self._placement.index(kind),), is_host=False, is_weights=True)
+            return Buffer(kind, (placement.index(kind),), is_host=False, is_weights=True)
         readers: tuple[int, ...] = (cpu,)
-        if kind == self._placement.host_buffer:
+        if kind == placement.host_buffer:
             readers = (*(b for b, backend in enumerate(self.backends[:-1]) if backend.uses_host_memory), cpu)
         return Buffer(kind, readers, is_host=kind not in NOT_HOST, is_weights=True)
 

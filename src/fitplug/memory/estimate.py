@@ -25,6 +25,7 @@ from fitplug.memory.overhead import device_overhead
 from fitplug.memory.overrides import rules
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
+from fitplug.memory.setup import Setup
 from fitplug.memory.targets import ALONE, HANDED_OVER, NO_TAPS, Role
 from fitplug.memory.weights import Placed, WeightTable
 from fitplug.model.mtp import in_mtp_context
@@ -76,9 +77,11 @@ class Estimator:
         if settings.drafts_by_model and not self.mtp and role == ALONE:
             role = Role(taps=self._beside.taps(settings))
         placement, resolved, parts = self.static(settings, role)
+        setup = Setup(placement, self.placed(placement, settings), resolved, settings, role)
         if flash_attn_wanted(self.model, settings) == "auto":
-            resolved = replace(resolved, flash_attn=self._auto_stays_on(placement, resolved, settings, role))
-        parts += self._compute(placement, resolved, settings, role)
+            resolved = replace(resolved, flash_attn=self._auto_stays_on(setup))
+            setup = setup._replace(resolved=resolved)
+        parts += self._compute(setup)
         if role.taps != NO_TAPS:
             parts.append(self._handed_over(placement, resolved, role))
         estimate = Estimate(
@@ -89,7 +92,7 @@ class Estimator:
         beside: list[Part] = []
         if self.companions != NOTHING_BESIDE or settings.drafts_by_mtp:
             taken = replace(estimate, parts=(*estimate.parts, *overhead))
-            beside = self._beside.parts(taken, placement, self.placed(placement, settings))
+            beside = self._beside.parts(taken, placement, setup.placed)
         return replace(estimate, parts=(*estimate.parts, *beside, *overhead))
 
     @cached_property
@@ -103,21 +106,21 @@ class Estimator:
         n_bytes = output_bytes(self.model, resolved, role.taps)
         return self._part(Kind.OVERHEAD, pinned or HOST, n_bytes, self._basis, HANDED_OVER)
 
-    def _auto_stays_on(self, placement: Placement, resolved: Resolved, settings: Settings, role: Role) -> bool:
+    def _auto_stays_on(self, setup: Setup) -> bool:
         """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""
         try:
-            return self._graphs.flash_attn_stays_on(placement, self.placed(placement, settings), resolved, settings, role)
+            return self._graphs.flash_attn_stays_on(setup)
         except UnknownGraph:
-            return auto_stays_on(self.seen, placement, resolved)
+            return auto_stays_on(self.seen, setup.placement, setup.resolved)
 
-    def _compute(self, placement: Placement, resolved: Resolved, settings: Settings, role: Role) -> list[Part]:
+    def _compute(self, setup: Setup) -> list[Part]:
+        placement, placed, resolved, settings, _ = setup
         size = cells(self.seen, resolved, kv_unified=settings.kv_unified, swa_full=settings.swa_full)
-        placed = self.placed(placement, settings)
         if settings.split_mode == "tensor":
             closed = closed_parts(self.seen, placement, resolved, settings, placed, size)
             return tensor_split.compute_parts(closed, placement)
         try:
-            return self._graphs.parts(placement, placed, resolved, settings, role)
+            return self._graphs.parts(setup)
         except UnknownGraph:
             return closed_parts(self.seen, placement, resolved, settings, placed, size)
 

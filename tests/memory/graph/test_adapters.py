@@ -51,13 +51,10 @@ def test_leaving_out_repeated_layers_changes_nothing(row):
     machine, runner = truth.machine(row["devices"]), truth.RUNNERS[row["runner"]]
     estimator = Estimator(model, machine, runner, Companions(adapters=beside))
     settings = replace(truth.settings(row["args"]), lora=("a.gguf",))
-    placement, resolved, _ = estimator.static(settings)
+    setup = truth.setup(estimator, settings)
 
     short, full = (
-        ComputeEstimator(model, machine, runner, adapters=beside, shorten=shorten).sizes(
-            placement, estimator.placed(placement, settings), resolved, settings
-        )
-        for shorten in (True, False)
+        ComputeEstimator(model, machine, runner, adapters=beside, shorten=shorten).sizes(setup) for shorten in (True, False)
     )
 
     assert short == full

@@ -26,13 +26,10 @@ def test_every_byte_is_llama_cpps(row):
 def test_leaving_out_repeated_layers_changes_nothing_where_nodes_change_places(row):
     """The shortened graphs against every layer of every graph."""
     estimator, settings = backends.estimator(row), truth.settings(row["args"])
-    placement, resolved, _ = estimator.static(settings)
-    placed = estimator.placed(placement, settings)
+    setup = truth.setup(estimator, settings)
 
     short, full = (
-        ComputeEstimator(estimator.model, estimator.machine, estimator.runner, shorten=shorten).sizes(
-            placement, placed, resolved, settings
-        )
+        ComputeEstimator(estimator.model, estimator.machine, estimator.runner, shorten=shorten).sizes(setup)
         for shorten in (True, False)
     )
 
@@ -66,6 +63,5 @@ def test_other_contexts_and_placements_are_answered_as_by_a_new_drawing(backend,
 
     for n_ctx, n_gpu_layers in ((512, 99), (8192, 99), (131072, 99), (8192, 12), (65536, 20), (8192, 99)):
         settings = Settings(n_ctx=n_ctx, n_gpu_layers=n_gpu_layers)
-        placement, resolved, _ = estimator.static(settings)
-        asked = placement, estimator.placed(placement, settings), resolved, settings
-        assert kept.sizes(*asked) == whole.sizes(*asked), settings
+        setup = truth.setup(estimator, settings)
+        assert kept.sizes(setup) == whole.sizes(setup), settings

@@ -19,9 +19,8 @@ ROW = {"model": "llama-3.1-8b", "ftype": "Q4_K_M", "devices": CARD, "runner": "l
 
 def _params(row, settings, n_tokens=512):
     estimator = truth.estimator(row)
-    placement, resolved, _ = estimator.static(settings)
     drawing = ComputeEstimator(estimator.model, estimator.machine, estimator.runner)
-    return drawing.params(placement, estimator.placed(placement, settings), resolved, settings)(n_tokens, 1, 1)
+    return drawing.params(truth.setup(estimator, settings))(n_tokens, 1, 1)
 
 
 @pytest.mark.parametrize("architecture", sorted({*plain.ROWS, *MODULES}))

@@ -45,9 +45,8 @@ def _sizes(name, settings, **how):
     """Compute buffers on one card and the host."""
     row = {"model": name, "devices": [CARD], "runner": "llama-server"}
     estimator = LATENT.estimator(row)
-    placement, resolved, _ = estimator.static(settings)
     compute = ComputeEstimator(estimator.model, estimator.machine, estimator.runner, **how)
-    return compute.sizes(placement, estimator.placed(placement, settings), resolved, settings)
+    return compute.sizes(truth.setup(estimator, settings))
 
 
 @pytest.mark.parametrize("name", LATENT.models)

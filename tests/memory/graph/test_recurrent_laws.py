@@ -18,9 +18,8 @@ STATES_ONLY = ("mamba-2.8b", "mamba2-odd-state", "rwkv6-7b", "qrwkv6-32b", "rwkv
 def _asked(name, times, cards, settings, **how):
     """What a `ComputeEstimator` is asked about, and with."""
     model, machine = recurrent.model(name, times), truth.machine(cards)
-    placement, resolved, _ = (estimator := Estimator(model, machine, SERVER)).static(settings)
-    asked = placement, estimator.placed(placement, settings), resolved, settings
-    return ComputeEstimator(model, machine, SERVER, **how), asked
+    setup = truth.setup(Estimator(model, machine, SERVER), settings)
+    return ComputeEstimator(model, machine, SERVER, **how), setup
 
 
 @pytest.mark.parametrize("name", recurrent.RECURRENT.models)
@@ -28,10 +27,10 @@ def _asked(name, times, cards, settings, **how):
 def test_leaving_out_layers_changes_no_byte(name, n_gpu_layers):
     """A model several times as deep is laid out from a few of its layers as from all."""
     settings = Settings(n_ctx=8192, n_gpu_layers=n_gpu_layers, n_seq_max=2)
-    cut, asked = _asked(name, 3, [H200, CARD], settings)
+    cut, setup = _asked(name, 3, [H200, CARD], settings)
     full, _ = _asked(name, 3, [H200, CARD], settings, shorten=False)
 
-    assert cut.sizes(*asked) == full.sizes(*asked)
+    assert cut.sizes(setup) == full.sizes(setup)
 
 
 @pytest.mark.parametrize("name", STATES_ONLY)
@@ -39,14 +38,14 @@ def test_states_alone_make_no_buffer_grow_with_the_context(name):
     """Without attention nothing is as long as the context."""
     short, long = (_asked(name, 1, [H200], Settings(n_ctx=n_ctx, n_gpu_layers=99)) for n_ctx in (4096, 1 << 20))
 
-    assert short[0].sizes(*short[1]) == long[0].sizes(*long[1])
+    assert short[0].sizes(short[1]) == long[0].sizes(long[1])
 
 
 def _backends_of(name, op):
     """Where the scheduler puts nodes of one op: names."""
     settings = Settings(n_ctx=4096, n_gpu_layers=99)
-    estimator, (placement, placed, resolved, _) = _asked(name, 1, [CARD], settings)
-    params = estimator.params(placement, placed, resolved, settings)(512, 1, 512)
+    estimator, setup = _asked(name, 1, [CARD], settings)
+    params = estimator.params(setup)(512, 1, 512)
     schedule = Scheduler(params.backends, n_copies=1, op_offload=True).schedule(estimator.draw(params).gf)
     return {params.backends[b].name for t, b in zip(schedule.nodes, schedule.node_backends, strict=True) if t.op == op}
 

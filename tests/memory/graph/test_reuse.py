@@ -50,8 +50,7 @@ def _questions(n_layer):
 
 
 def _sizes(compute, estimator, settings):
-    placement, resolved, _ = estimator.static(settings)
-    return compute.sizes(placement, estimator.placed(placement, settings), resolved, settings)
+    return compute.sizes(truth.setup(estimator, settings))
 
 
 def _compare(model, cards, some):

@@ -42,13 +42,10 @@ def test_a_drawn_graph_says_that_it_is_exact(row):
 def test_leaving_out_repeated_layers_changes_nothing(row):
     """The shortened graphs and the bound on the token's graph against every layer of every graph."""
     estimator, settings = truth.estimator(row), truth.settings(row["args"])
-    placement, resolved, _ = estimator.static(settings)
-    placed = estimator.placed(placement, settings)
+    setup = truth.setup(estimator, settings)
 
     short, full = (
-        ComputeEstimator(estimator.model, estimator.machine, estimator.runner, shorten=shorten).sizes(
-            placement, placed, resolved, settings
-        )
+        ComputeEstimator(estimator.model, estimator.machine, estimator.runner, shorten=shorten).sizes(setup)
         for shorten in (True, False)
     )
 
