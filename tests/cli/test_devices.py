@@ -24,3 +24,4 @@ def test_the_memory_s_speed_is_measured_when_wanted(run, machine_file):
     host = json.loads(run("devices", "--machine", machine_file(), "--bandwidth", "--json").out)["host"]
 
     assert host["memory_bandwidth"] > 10**8
+    assert host["bandwidth_basis"] == "measured"

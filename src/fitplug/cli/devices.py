@@ -86,7 +86,8 @@ def _with_bandwidth(machine: "Machine", registry: "Registry") -> "Machine":
     for item in registry.detectors:
         if item.record.bandwidth is not None:
             with waiting("measuring the memory"):
-                return replace(machine, host=replace(machine.host, memory_bandwidth=item.record.bandwidth()))
+                extra = {**machine.host.extra, "bandwidth_basis": "measured"}
+                return replace(machine, host=replace(machine.host, memory_bandwidth=item.record.bandwidth(), extra=extra))
     return machine
 
 

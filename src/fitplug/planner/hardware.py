@@ -1,12 +1,15 @@
 """What is known of a device's speed: by its own report, or by the catalogue where no driver tells."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fitplug.machine.records import Device
 from fitplug.planner.speed_kinds import backend_of, kind_of
 from fitplug.planner.speed_links import MEASURED
 from fitplug.planner.speed_model import Kind
 from fitplug.planner.speed_table import BACKENDS, KINDS
+
+if TYPE_CHECKING:
+    from fitplug.machine.catalogue import CatalogueCard
 
 
 class Hardware(NamedTuple):
@@ -44,12 +47,17 @@ class Hardware(NamedTuple):
 
 def hardware_of(device: Device) -> Hardware:
     """Kind, bandwidth and throughput of a device."""
-    from fitplug.machine.catalogue import card_for_device  # a machine without GPUs needs no catalogue
-
     kind, backend = kind_of(device), backend_of(device)
-    card = card_for_device(device)
+    card = card_of(device)
     known = kind in KINDS and backend in BACKENDS
     told = device.extra.get("read_rate")
     rate = told if type(told) is int and told > 0 else None
     bandwidth = rate or device.memory_bandwidth or (card.bandwidth if card else None)
     return Hardware(kind if known else None, bandwidth, card.tflops * 1e12 if card and card.tflops else None, backend, rate)
+
+
+def card_of(device: Device) -> "CatalogueCard | None":
+    """Its row of the catalogue."""
+    from fitplug.machine.catalogue import card_for_device  # a machine without GPUs needs no catalogue
+
+    return card_for_device(device)

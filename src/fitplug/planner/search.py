@@ -22,6 +22,7 @@ from fitplug.planner.layout import (
     lay_whole,
     make_items,
 )
+from fitplug.planner.speed_host import host_bandwidth
 from fitplug.planner.speed_table import HOP, KINDS
 from fitplug.planner.trials import Kind, Surcharge, Trial, Trials
 from fitplug.settings import Settings
@@ -331,9 +332,8 @@ def _ways(machine: Machine, model: Model) -> Sequence[float]:
 
 
 def _host_reading(machine: Machine) -> float | None:
-    if len(machine.devices) < 2 or machine.host.memory_bandwidth is None:
-        return None
-    return machine.host.memory_bandwidth * KINDS["cpu"].bandwidth
+    bandwidth, told = host_bandwidth(machine)
+    return bandwidth * KINDS["cpu"].bandwidth if told and len(machine.devices) > 1 else None
 
 
 def _crossing(points: Sequence[tuple[int, Trial]], host_bytes: int) -> float:

@@ -19,6 +19,7 @@ from fitplug.model.records import Model
 from fitplug.planner.costs import EXPERTS, INPUTS, share_of_experts
 from fitplug.planner.hardware import hardware_of
 from fitplug.planner.records import Range, Speed
+from fitplug.planner.speed_host import copy_seconds, host_bandwidth
 from fitplug.planner.speed_links import SUPPOSED, Link, link_of, link_seconds
 from fitplug.planner.speed_model import TYPE_GROUPS, Kind, Work, generation_seconds, prompt_seconds
 from fitplug.planner.speed_table import BACKENDS, HOP, KINDS, PIPELINE
@@ -26,10 +27,6 @@ from fitplug.units import format_tokens
 
 DEPTH = 2048
 """Tokens in the context for which the speed is told, or half of it where it is shorter."""
-HOST_BANDWIDTH = 60_000_000_000
-"""Where nobody measured the host's: between two channels of DDR4-3200 (51 GB/s) and of DDR5-5600 (90 GB/s)."""
-LINK_BANDWIDTH = 16_000_000_000
-"""Copying weights to a GPU for a long prompt: what PCIe 4.0 with 8 lanes, or 3.0 with 16, carries."""
 PARTLY = 1.4
 """More spread of the prompt where a part is on the CPU: the link to the GPU differs from machine to machine."""
 GUESSED = 1.2
@@ -44,6 +41,7 @@ class Speedometer:
         self.model, self.machine = model, machine
         self._estimator = Estimator(model, machine, runner)
         self._names = machine.device_names()
+        self._host = host_bandwidth(machine)
 
     def __call__(self, estimate: Estimate) -> Speed | None:
         """The range of tokens per second; None where a device's kind or bandwidth is unknown."""
@@ -54,9 +52,10 @@ class Speedometer:
             return None
         on_host = work.pop(HOST, None)
         everything = [*work.values(), *([on_host] if on_host is not None else [])]
-        guessed = on_host is not None and self.machine.host.memory_bandwidth is None
+        bandwidth, told = self._host
+        guessed = on_host is not None and not told
         basis = f"with {format_tokens(depth)} tokens in the context"
-        basis += ", the host's memory supposed to do 60 GB/s" if guessed else ""
+        basis += f", the host's memory supposed to do {bandwidth // 10**9} GB/s" if guessed else ""
         links = self._links(work)
         basis += ", over a network supposed to carry 1 to 10 Gbit/s" if _supposed(links) else ""
         there = link_seconds(
@@ -88,9 +87,10 @@ class Speedometer:
         spread = max(each.kind.prompt_spread for each in on_gpus)
         copied = 0.0
         if on_host is not None:
-            first = next(each for name, each in work.items() if name not in links)
+            name, first = next((name, each) for name, each in work.items() if name not in links)
             on_gpus.append(on_host._replace(kind=first.kind, backend=first.backend, throughput=first.throughput))
-            copied = self._copied_bytes(estimate) / LINK_BANDWIDTH / n_ubatch
+            copying = copy_seconds(self.machine.devices[self._names.index(name)], self._host[0])
+            copied = self._copied_bytes(estimate) * copying / n_ubatch
             spread *= PARTLY
         several = len(work) > 1 and on_host is None and not estimate.settings.overrides and not links
         seconds = prompt_seconds(on_gpus, n_ubatch, PIPELINE if several else 0.0)
@@ -135,7 +135,7 @@ class Speedometer:
     def _hardware(self, name: str) -> tuple[Kind | None, str, int | None, float | None]:
         """Kind, backend, bandwidth and throughput of a device."""
         if name == HOST:
-            return KINDS["cpu"], "cpu", self.machine.host.memory_bandwidth or HOST_BANDWIDTH, None
+            return KINDS["cpu"], "cpu", self._host[0], None
         found = hardware_of(self.machine.devices[self._names.index(name)])
         return found.row, found.backend, found.bandwidth, found.throughput
 
