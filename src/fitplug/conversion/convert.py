@@ -23,13 +23,15 @@ CUSTOMARY = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M", "IQ3_XXS", 
 """Quants that people make."""
 KEPT = {"mxfp4": "MXFP4_MOE", "nvfp4": "NVFP4"}
 """Types that the converter leaves as they are, and what it calls a file of them."""
-_EXPERT = re.compile(r"(.*experts)\.(\d+)\.(.+)")
+_EXPERT = re.compile(r"(.*(?:experts|\.moe))\.(\d+)\.(.+)")
 _ALWAYS_F32 = tuple(f"{name}.weight" for name in (
     "ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "ssm_conv1d", "shortconv.conv", "time_mix_first",
     "time_mix_w1", "time_mix_w2", "time_mix_decay_w1", "time_mix_decay_w2", "time_mix_lerp_fused", "altup_correct_coef",
     "altup_predict_coef", "ssm_conv1d_q", "ssm_conv1d_k", "ssm_conv1d_v", "indexer.proj",
 ))  # fmt: skip
 """ModelBase.prepare_tensors; so are tensors of one dimension, norms, and what is no weight."""
+_FURTHER = {"graniteswitch": 1}
+"""Layers that have a cache and no block (src/models/granite-switch.cpp, load_arch_hparams)."""
 _NUMBERS = ("i32", "i64")
 """Types of tables, which are no weights: written as they are."""
 _OWN = ("tokenizer.", "xielu.", "diffusion.")
@@ -119,6 +121,7 @@ def facts_of(metadata: Mapping[str, Value]) -> Facts:
     n_head = number("attention.head_count")
     n_head_kv = number("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in metadata else n_head
     n_layer_all = number("block_count") * max(1, number("num_loops"))  # looped blocks count each time they run
+    n_layer_all += _FURTHER.get(architecture, 0)
     return Facts(architecture, n_layer_all, number("expert_count"), n_head, n_head_kv)
 
 

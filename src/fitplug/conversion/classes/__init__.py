@@ -18,6 +18,7 @@ from fitplug.conversion.classes import (
     layered,
     llama,
     moe,
+    plain,
     qwen,
     rwkv,
 )
@@ -25,6 +26,6 @@ from fitplug.conversion.row import Class
 
 ROWS: Mapping[str, Class] = {
     **llama.ROWS, **qwen.ROWS, **gemma.ROWS, **deepseek.ROWS, **deepseek4.ROWS, **delta.ROWS, **moe.ROWS, **hybrid.ROWS,
-    **layered.ROWS, **classic.ROWS, **rwkv.ROWS, **encoders.ROWS,
+    **layered.ROWS, **plain.ROWS, **classic.ROWS, **rwkv.ROWS, **encoders.ROWS,
 }  # fmt: skip
 """By `architectures` of config.json."""

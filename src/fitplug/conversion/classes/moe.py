@@ -234,7 +234,39 @@ _COHERE2_MOE = Row(
     steps=(dropped(r"\.bias$"),), nextn=_NEXTN,
 )  # fmt: skip
 
+
+def _grok_rope(config: Config) -> Keys:
+    """A yarn by its own name, beside the heads (GrokModel.set_gguf_parameters)."""
+    if config.get("rope_type") not in ("yarn", "original"):
+        return {}
+    names = {"factor": "scaling_factor", "original_context_length": "original_max_position_embeddings",
+             "yarn_ext_factor": "extrapolation_factor", "yarn_attn_factor": "attn_factor", "yarn_beta_fast": "beta_fast",
+             "yarn_beta_slow": "beta_slow"}  # fmt: skip
+    found = {f"rope.scaling.{key}": config.get(name) for key, name in names.items()}
+    return {"rope.scaling.type": "yarn", **{key: value for key, value in found.items() if value is not None}}
+
+
+_GROK = Row(
+    "grok",
+    {
+        "attn_logit_softcapping": or_else(30.0, "attn_logit_softcapping"),
+        "expert_feed_forward_length": "moe_intermediate_size",
+        "router_logit_softcapping": or_else(30.0, "router_logit_softcapping"),
+        "final_logit_softcapping": lambda c: c.given("final_logit_softcapping") or None,
+        "attention.temperature_length": lambda c: c.given("attn_temperature_len") or None,
+        "attention.output_scale": lambda c: c.real("attn_output_multiplier", default=c.head_dim**-0.5),
+        "embedding_scale": "embedding_multiplier_scale", "logit_scale": "output_multiplier_scale",
+    },
+    derive=(_grok_rope,),
+)  # fmt: skip
+_MAPLE = Row("maple", {
+    **VOCAB, **WINDOW, "rope.dimension_count": rope_width(), "expert_feed_forward_length": "moe_intermediate_size",
+    "swiglu_clamp_exp": lambda c: (7.0,) * c.n_blocks,
+})  # fmt: skip
+
 ROWS: Mapping[str, Class] = {
+    **dict.fromkeys(("GrokForCausalLM", "Grok1ForCausalLM"), _GROK),
+    "MapleForCausalLM": _MAPLE,
     "GptOssForCausalLM": _GPT_OSS,
     "Glm4ForCausalLM": _GLM4,
     "Glm4vForConditionalGeneration": _GLM4,
