@@ -78,9 +78,11 @@ class Config:
         value = self.given(*names)
         if value is None and default is not None:
             return default
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 << 40:
-            raise FitplugError(f"config.json gives no usable {names[0]}: what this model would be as GGUF is not known")
-        return int(value)
+        return _whole(value, names[0])
+
+    def numbers(self, *names: str) -> tuple[int, ...]:
+        """The same for a list; empty where there is none."""
+        return tuple(_whole(value, names[0]) for value in self.items(*names))
 
     def real(self, *names: str, default: float) -> float:
         """The same for any number."""
@@ -157,6 +159,12 @@ class Config:
             first, _, second = value[1:].partition("/")
             return self.number(first) // max(1, self.number(second)) if second else self.number(first)
         return value  # type: ignore[no-any-return]  # a scalar, as the file has them
+
+
+def _whole(value: Value | None, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 << 40:
+        raise FitplugError(f"config.json gives no usable {name}: what this model would be as GGUF is not known")
+    return int(value)
 
 
 @cache

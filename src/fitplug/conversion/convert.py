@@ -3,6 +3,7 @@
 Tensors' names come from gguf-py's own tensor maps (`names`), what a class of models does besides from its row (`classes`).
 """
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -116,7 +117,7 @@ def facts_of(metadata: Mapping[str, Value]) -> Facts:
     def number(key: str) -> int:
         value = metadata.get(f"{architecture}.{key}", 0)
         value = value[0] if isinstance(value, tuple) and not isinstance(value, Skipped) and value else value
-        return int(value) if isinstance(value, (int, float)) else 0
+        return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
 
     n_head = number("attention.head_count")
     n_head_kv = number("attention.head_count_kv") if f"{architecture}.attention.head_count_kv" in metadata else n_head

@@ -26,7 +26,7 @@ _KDA_STEPS = (
 
 def _full_layers(config: Config) -> list[int]:
     """Of latent attention; config.json counts from one."""
-    return [int(i) - 1 for i in config.items(_FULL)]
+    return [i - 1 for i in config.numbers(_FULL)]
 
 
 def _kimi_linear(config: Config) -> Keys:

@@ -82,9 +82,9 @@ def _granite_attention(config: Config) -> list[int]:
     types = config.items("layer_types")
     if types:
         return [i for i, kind in enumerate(types) if kind == "attention"]
-    given = config.items("attn_layer_indices")
+    given = config.numbers("attn_layer_indices")
     if given:
-        return [int(i) for i in given]
+        return list(given)
     period = config.number("attn_layer_period")
     return [i for i in range(min(config.n_layer, MAX_LAYERS)) if i % max(1, period) == config.number("attn_layer_offset")]
 

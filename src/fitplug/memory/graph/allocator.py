@@ -1,11 +1,13 @@
 """Where blocks of memory lie in a buffer, and so how large it must be (ggml/src/ggml-alloc.c, ggml_dyn_tallocr)."""
 
+from fitplug.errors import RefusedError
+
 MAX_CHUNKS = 16
 """GGML_VBUFFER_MAX_CHUNKS."""
-ENDLESS = 1 << 62
 CHUNK_BITS = 56
 CHUNK = 1 << CHUNK_BITS
 """Addresses are chunk * CHUNK + offset."""
+ENDLESS = CHUNK - 1
 
 
 class Chunk:
@@ -65,6 +67,8 @@ class DynAllocator:
                 if n >= size and (best < reuse if best < 0 else 0 <= reuse < best):
                     best, best_chunk, best_block = reuse, c, len(chunk.free) - 1
         if best_chunk < 0:
+            if size > ENDLESS:
+                raise RefusedError(f"a buffer of {size} bytes is more than any machine could hold")
             last = len(self.chunks) == MAX_CHUNKS - 1
             self.chunks.append(Chunk(ENDLESS if last else max(size, self.max_chunk_size)))
             return len(self.chunks) - 1, 0
