@@ -66,6 +66,15 @@ def test_what_cannot_be_is_said(name, path, value):
         plan(changed(RECORDED[name]["config"], path, value), RECORDED[name]["source"])
 
 
+def test_a_tensor_of_other_dimensions_is_named():
+    entry = RECORDED["DbrxForCausalLM"]
+    flat = [
+        (name, dtype, [] if name.endswith("blocks.1.ffn.experts.mlp.w1") else shape) for name, dtype, shape in entry["source"]
+    ]
+    with pytest.raises(FitplugError, match=r"blocks\.1\.ffn\.experts\.mlp\.w1 has other dimensions"):
+        plan(entry["config"], flat)
+
+
 def test_widths_that_no_machine_could_hold_do_not_fit():
     entry = RECORDED["PanguEmbeddedForCausalLM"]
     assert not plan(changed(entry["config"], ("hidden_size",), 1 << 31), entry["source"]).fits

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from math import isfinite
 from typing import Any, Final
 
 from fitplug.errors import FitplugError
@@ -87,7 +88,11 @@ class Config:
     def real(self, *names: str, default: float) -> float:
         """The same for any number."""
         value = self.given(*names)
-        return float(value) if isinstance(value, (int, float)) else default
+        if not isinstance(value, (int, float)):
+            return default
+        if not isfinite(value):
+            raise FitplugError(f"config.json gives no usable {names[0]}: what this model would be as GGUF is not known")
+        return float(value)
 
     def items(self, *names: str) -> tuple[Scalar, ...]:
         """The same for a list; empty where there is none."""

@@ -15,7 +15,7 @@ from fitplug.conversion.dequantize import unpacked
 from fitplug.conversion.layout import ALIGNMENT, header_length
 from fitplug.conversion.names import TensorNames
 from fitplug.conversion.quantize import Facts, Shape, tensor_types
-from fitplug.conversion.row import MOVED, Row, keys_of
+from fitplug.conversion.row import MOVED, Row, Step, keys_of
 from fitplug.errors import FitplugError
 from fitplug.formats.ggml_types import FILE_TYPES, row_size
 from fitplug.formats.header import Header, Skipped, Tensor, Value
@@ -55,7 +55,7 @@ def convert(header: Header) -> Header:
     own = row.stored(config, header.tensors) if row.stored else None
     shapes: Iterable[Shape] = _stacked(_text(unpacked(header, config, own)))
     for step in row.steps:
-        shapes = [made for shape in shapes for made in step(shape, config)]
+        shapes = [made for shape in shapes for made in _stepped(step, shape, config)]
     type_ = _guessed(header)
     mapped = [*(shape for extra in row.extra for shape in extra(config)), *_mapped(shapes, row, n_blocks)]
     typed = [shape._replace(type=_written(shape, type_, row)) for shape in mapped]
@@ -63,6 +63,13 @@ def convert(header: Header) -> Header:
         raise FitplugError("two tensors would have one name as GGUF: the model is not what its config.json says")
     ftype = next((KEPT[shape.type] for shape in typed if shape.type in KEPT), type_.upper())
     return _header(typed, {**_metadata(config, row, n_blocks), "general.file_type": _file_type(ftype)}, ftype)
+
+
+def _stepped(step: Step, shape: Shape, config: Config) -> Iterable[Shape]:
+    try:
+        return list(step(shape, config))
+    except (IndexError, ArithmeticError):
+        raise FitplugError(f"{shape.name[:80]} has other dimensions than such a tensor of {config.architecture} has") from None
 
 
 def quantised(header: Header, ftype: str, *, imatrix: bool | None = None) -> Header:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from fitplug.errors import RefusedError
 from fitplug.extension import Runner
 from fitplug.machine.backends import backend
 from fitplug.machine.records import Machine
@@ -73,6 +74,12 @@ class Estimator:
         Raises:
             RefusedError: llama.cpp, or the runner, refuses them.
         """
+        try:
+            return self._estimated(settings, role)
+        except ZeroDivisionError:
+            raise RefusedError("llama.cpp divides by a size that is 0 in the header: the file is damaged") from None
+
+    def _estimated(self, settings: Settings, role: Role) -> Estimate:
         settings = self.companions.detecting(settings, self.runner)
         if settings.drafts_by_model and not self.mtp and role == ALONE:
             role = Role(taps=self._beside.taps(settings))

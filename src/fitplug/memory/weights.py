@@ -242,7 +242,7 @@ class Placed:
             own = self._choose(tensors[TOKEN_EMBD], "GET_ROWS", HOST)
             if row.output_first or own != self.output_buffer:
                 found.append((TOKEN_EMBD, self.output_buffer))
-        if row.tied_input and TOKEN_EMBD not in tensors and self.output_buffer is not None:
+        if row.input == "tied" and TOKEN_EMBD not in tensors and self.output_buffer is not None:
             found.append((OUTPUT_WEIGHT, self.output_buffer))
         return found
 

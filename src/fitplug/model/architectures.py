@@ -68,8 +68,8 @@ class Row(NamedTuple):
     output: Literal["optional", "required", "tied", "untied", "none"] = "optional"
     """output.weight: token_embd.weight stands in where it is absent; must be there; never there, always token_embd;
     may be absent and nothing stands in; there is no output matrix."""
-    tied_input: bool = False
-    """output.weight stands in for an absent token_embd.weight."""
+    input: Literal["required", "tied", "target"] = "required"
+    """token_embd.weight: must be there; output.weight stands in where it is absent; or the target's does."""
     rope: Literal["none", "norm", "neox", "mrope", "imrope", "mrope_or_norm", "mrope_or_neox"] = "norm"
     """"mrope_or_…": M-RoPE where rope.dimension_sections are set."""
     nextn: Literal["always", "unless_mtp"] | None = None
@@ -192,7 +192,7 @@ ROWS = (
     Row("plamo2", needs=(RMS, *SSM, SSM_GROUPS), memory="hybrid", recurrent="no_kv_heads", state="ssm", rope="neox",
         no_tensor_split=True, always_lengths=True),
     Row("plamo3", needs=(RMS,), window=Window(8), rope="neox"),
-    Row("codeshell", needs=(LN,), output="required", rope="neox", tied_input=True),
+    Row("codeshell", needs=(LN,), output="required", rope="neox", input="tied"),
     Row("orion", needs=(LN,), output="required", rope="neox"),
     Row("internlm2", needs=(RMS,), output="required", rope="norm"),
     Row("minicpm", needs=(RMS,), rope="norm"),
@@ -351,8 +351,9 @@ ROWS = (
     Row("rnd1", needs=(RMS,), memory="none", ff_exp="optional", rope="neox", not_causal=True, experts=True),
     Row("pangu-embedded", source="pangu-embed", needs=(RMS,), rope="neox"),
     Row("mistral3", needs=(RMS,), rope="norm"),
-    Row("eagle3", needs=(RMS, "target_hidden_size"), rope="norm", output="untied", encoder=True),
-    Row("dflash", needs=(RMS,), window=Window(layers="draft"), rope="mrope", encoder=True),
+    Row("eagle3", needs=(RMS, "target_hidden_size"), rope="norm", output="untied", encoder=True,
+        input="target"),
+    Row("dflash", needs=(RMS,), window=Window(layers="draft"), rope="mrope", encoder=True, input="target"),
     Row("mistral4", source="deepseek2", needs=(RMS, "attention.kv_lora_rank", SHARED), mla=True, ff_exp="required",
         rope="norm", nextn="unless_mtp", mtp=True, no_tensor_split=True, experts=True),
     Row("paddleocr", source="ernie4-5", needs=(RMS,), rope="mrope"),

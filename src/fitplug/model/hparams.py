@@ -145,6 +145,8 @@ def _check(keys: Keys, row: Row, h: Hparams) -> None:
         keys.refuse("its expert_gating_func is not the one that llama.cpp knows for this architecture")
     if "output.weight" not in keys.header.tensors and row.output == "required" and keys.header.tensors:
         keys.refuse("the tensor output.weight is missing")
+    if "token_embd.weight" not in keys.header.tensors and row.input == "required" and keys.header.tensors:
+        keys.refuse("the tensor token_embd.weight is missing")
 
 
 def _mla(keys: Keys, row: Row, h: Hparams) -> None:

@@ -64,11 +64,11 @@ def _full_layers(config: Config) -> list[int]:
 def _gemma4(config: Config) -> Keys:
     windowed = [kind == "sliding_attention" for kind in config.items("layer_types")]
     full, swa = _full_head(config), config.number("head_dim")
-    part = config.given("rope_parameters.partial_rotary_factor")
+    part = config.real("rope_parameters.partial_rotary_factor", default=1.0)
     keys: dict[str, object] = {
         "attention.sliding_window_pattern": tuple(windowed), "attention.key_length": full, "attention.value_length": full,
         "attention.key_length_swa": swa, "attention.value_length_swa": swa, "rope.dimension_count": full,
-        "rope.dimension_count_swa": int(swa * (part if isinstance(part, (int, float)) else 1.0)),
+        "rope.dimension_count_swa": int(swa * part),
     }  # fmt: skip
     kv = config.get("num_key_value_heads")
     kv_full = config.given(

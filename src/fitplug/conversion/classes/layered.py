@@ -222,9 +222,9 @@ def _laguna(config: Config) -> Keys:
             break
         dense += 1
     keys: dict[str, Value] = {"attention.head_count": tuple(heads), "leading_dense_block_count": dense}
-    part = config.get("rope_parameters.sliding_attention.partial_rotary_factor")
-    if config.has("rope_parameters.sliding_attention.rope_theta") or part is not None:
-        keys["rope.dimension_count_swa"] = int(config.head_dim * (part if isinstance(part, (int, float)) else 1.0))
+    part = "rope_parameters.sliding_attention.partial_rotary_factor"
+    if config.has("rope_parameters.sliding_attention.rope_theta") or config.given(part) is not None:
+        keys["rope.dimension_count_swa"] = int(config.head_dim * config.real(part, default=1.0))
     return keys
 
 
@@ -241,8 +241,7 @@ _LAGUNA = Row(
 
 
 def _spark_swa(config: Config) -> Value:
-    part = config.get("rope_parameters.sliding_attention.partial_rotary_factor")
-    return int(config.head_dim * (part if isinstance(part, (int, float)) else 1.0))
+    return int(config.head_dim * config.real("rope_parameters.sliding_attention.partial_rotary_factor", default=1.0))
 
 
 ROWS: Mapping[str, Class] = {

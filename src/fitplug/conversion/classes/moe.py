@@ -43,8 +43,8 @@ def _first(name: str) -> Key:
     """Of a list of which all are the same."""
 
     def key(config: Config) -> int | None:
-        items = config.items(name)
-        return int(items[0]) if items else None
+        items = config.numbers(name)
+        return items[0] if items else None
 
     return key
 

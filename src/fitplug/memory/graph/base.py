@@ -175,7 +175,7 @@ class GraphBase:
     def tok_embd(self) -> Tensor | None:
         """model.tok_embd; some take a second output matrix for it where the file has none (src/models/codeshell.cpp)."""
         embd = self.tensor("token_embd.weight")
-        if embd is not None or not self.model.row.tied_input or self.w("output").weight is None:
+        if embd is not None or self.model.row.input != "tied" or self.w("output").weight is None:
             return embd
         found = self.model.header.tensors["output.weight"]
         return self.weight_in(found.type, found.shape, self.params.weights[found.name])
