@@ -19,11 +19,18 @@ class Sparse:
         return self._head[offset : offset + n_bytes]
 
 
-def header_of(config, tensors, dtype="BF16"):
-    """What fitplug reads of it."""
+def header_of(config, tensors, dtype="BF16", **beside):
+    """What fitplug reads of it; other JSON files by their names without the ending."""
     head, length = checkpoints.header_bytes(tensors, dtype)
-    text = json.dumps(config).encode()
-    return safetensors.read([Sparse("model.safetensors", head, length), Sparse("config.json", text, len(text))])
+    texts = {f"{name}.json": json.dumps(said).encode() for name, said in ({"config": config} | beside).items()}
+    blobs = [Sparse(name, text, len(text)) for name, text in texts.items()]
+    return safetensors.read([Sparse("model.safetensors", head, length), *blobs])
+
+
+def recorded(entry):
+    """The header of a checkpoint that the converter was asked about."""
+    beside = {"hf_quant_config": entry["quant_config"]} if "quant_config" in entry else {}
+    return header_of(entry["config"], {key: (dtype, tuple(shape)) for key, dtype, shape in entry["source"]}, **beside)
 
 
 @cache

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from conversion.conftest import header_of
+from conversion.conftest import recorded
 from fitplug.conversion.convert import convert, quantised
 from fitplug.conversion.layout import UNREAD, known_bytes
 
@@ -21,9 +21,7 @@ IN_WEIGHTS = ("xielu.", "gemma3n.activation_sparsity_scale")
 @cache
 def made(name):
     """What fitplug makes of the checkpoint."""
-    entry = RECORDED[name]
-    tensors = {key: (dtype, tuple(shape)) for key, dtype, shape in entry["source"]}
-    return convert(header_of(entry["config"], tensors))
+    return convert(recorded(RECORDED[name]))
 
 
 def same(said, wanted):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conversion import checkpoints
-from conversion.conftest import header_of
+from conversion.conftest import header_of, recorded
 from fitplug.conversion.convert import convert, customary, quantised
 from fitplug.conversion.stored import bits_per_parameter, n_parameters
 from fitplug.errors import FitplugError
@@ -21,8 +21,7 @@ STORED = sorted(name for name in RECORDED if name.startswith("stored"))
 
 def source(name):
     """The checkpoint's header."""
-    entry = RECORDED[name]
-    return header_of(entry["config"], {key: (dtype, tuple(shape)) for key, dtype, shape in entry["source"]})
+    return recorded(RECORDED[name])
 
 
 @pytest.mark.parametrize("name", STORED)

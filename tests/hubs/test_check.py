@@ -162,6 +162,15 @@ def test_another_config_is_another_model(hub, run, tmp_path, scheme):
         assert max(row["n_ctx"] or 0 for row in rows) == n_ctx
 
 
+def test_how_weights_are_stored_may_lie_in_a_file_of_its_own(hub, run, tmp_path, scheme):
+    """ModelOpt's, whose config.json says nothing of it."""
+    files = checkpoints.write(tmp_path / "st", *checkpoints.llama(2))
+    path = tmp_path / "st" / "hf_quant_config.json"
+    path.write_text('{"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}')
+    hub.add("team/opt", files | {path.name: path})
+    assert "FP8 safetensors" in run("check", f"{scheme}:team/opt", *CARD).out
+
+
 def test_a_projector_beside_the_model_is_planned_for_on_request(hub, run, gguf, tmp_path, scheme):
     """The page says how, and the command that `auto` then prints names something that llama-server can open."""
     projector = write_projector("gemma-3-4b", tmp_path / "mmproj.gguf")

@@ -120,12 +120,14 @@ def test_a_folder_of_safetensors_is_a_model():
     for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"):
         put(f"folder/{name}", safetensors({name: ("U8", [1], 1)}))
     put("folder/config.json", b'{"model_type": "llama"}')
+    put("folder/hf_quant_config.json", b'{"quantization": {"quant_algo": "NVFP4"}}')
     put("folder/tokenizer.json", b"{}")
     put("folder/README.md", b"#")
     header = open_("folder")
 
     assert len(header.tensors) == 2
     assert header.metadata["config.model_type"] == "llama"
+    assert header.metadata["hf_quant_config.quantization.quant_algo"] == "NVFP4"
     assert open_("folder/model-00002-of-00002.safetensors").tensors == header.tensors
     assert open_("folder/") == header
 

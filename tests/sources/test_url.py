@@ -25,6 +25,7 @@ FILES = {
     "/st/model-00001-of-00002.safetensors": make_safetensors({"a": ("U8", [1], 1)}),
     "/st/model-00002-of-00002.safetensors": make_safetensors({"b": ("U8", [1], 1)}),
     "/st/config.json": b'{"model_type": "llama"}',
+    "/st/hf_quant_config.json": b'{"quantization": {"quant_algo": "NVFP4"}}',
     "/alone/model.safetensors": make_safetensors({"a": ("U8", [1], 1)}),
 }
 
@@ -88,6 +89,7 @@ def test_safetensors_bring_their_config(server):
 
     assert list(header.tensors) == ["a", "b"]
     assert header.metadata["config.model_type"] == "llama"
+    assert header.metadata["hf_quant_config.quantization.quant_algo"] == "NVFP4"
 
 
 def test_safetensors_without_config_are_read(server):

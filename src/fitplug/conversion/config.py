@@ -35,7 +35,8 @@ class Config:
     """The flat metadata of a safetensors header, asked by transformers' own names."""
 
     def __init__(self, header: Header) -> None:
-        self._values = header.metadata
+        self._values = {**header.metadata, **_modelopt(header.metadata)}
+        self.tensors = header.tensors
         self.n_blocks = 0
         """Layers with those for multi-token prediction, once they are counted."""
         part = next((part for part in _PARTS if any(key.startswith(f"config.{part}.") for key in header.metadata)), None)
@@ -69,6 +70,11 @@ class Config:
             if found:
                 return tuple(f"{name}.{key}" for key in found)
         return ()
+
+    def leaves(self, name: str, leaf: str) -> tuple[Value, ...]:
+        """The values of all that is called `leaf` below a name, however deep."""
+        start, end = tuple(f"{prefix}{name}." for prefix, _ in self._scopes), f".{leaf}"
+        return tuple(value for key, value in self._values.items() if key.startswith(start) and key.endswith(end))
 
     def number(self, *names: str, default: int | None = None) -> int:
         """The same where it must be a whole number.
@@ -170,6 +176,17 @@ def _whole(value: Value | None, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 << 40:
         raise FitplugError(f"config.json gives no usable {name}: what this model would be as GGUF is not known")
     return int(value)
+
+
+def _modelopt(metadata: Mapping[str, Value]) -> Mapping[str, Value]:
+    """What hf_quant_config.json says in the place of quantization_config (ModelBase.prepare_tensors)."""
+    ours, theirs = "config.quantization_config.", "hf_quant_config.quantization."
+    layers = any(key.startswith(f"{ours}quantized_layers.") for key in metadata)
+    if not any(key.startswith("hf_quant_config.") for key in metadata) or (metadata.get(f"{ours}quant_algo") and layers):
+        return {}
+    producer = metadata.get("hf_quant_config.producer.name")
+    method = {} if f"{ours}quant_method" in metadata else {f"{ours}quant_method": str(producer or "").lower()}
+    return method | {f"{ours}{key[len(theirs) :]}": value for key, value in metadata.items() if key.startswith(theirs)}
 
 
 @cache

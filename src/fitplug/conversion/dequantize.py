@@ -47,7 +47,7 @@ def is_nvfp4(config: Config) -> bool:
         and bool(groups)
         and all(config.get(f"{kind}.format") == "nvfp4-pack-quantized" for kind in groups)
     )
-    layers = (config.get(f"{name}.quant_algo") for name in config.children("quantization_config.quantized_layers"))
+    layers = config.leaves("quantization_config.quantized_layers", "quant_algo")
     compressed = config.quant_method == "compressed-tensors" and (packing == "nvfp4-pack-quantized" or by_group)
     return algorithm in ("NVFP4", "W4A16_NVFP4") or compressed or any(str(one).endswith("NVFP4") for one in layers)
 

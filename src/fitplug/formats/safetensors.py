@@ -2,7 +2,8 @@
 
 The rules are those of the official library (safetensors/src/tensor.rs, Metadata::validate): a header of at most 100 MB, tensors
 that fill the rest of the file without gaps, sizes that are those of dtype and shape. What is beside the weights goes into the
-metadata: `__metadata__` as "safetensors.KEY", config.json as "config.KEY", nested keys joined by dots.
+metadata: `__metadata__` as "safetensors.KEY", config.json as "config.KEY", nested keys joined by dots; ModelOpt's
+hf_quant_config.json likewise as "hf_quant_config.KEY".
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,6 +68,8 @@ def read(blobs: Sequence[Blob]) -> Header:
         metadata |= read_config(files.config, budget)
     else:
         notes.append("no config.json beside the weights: what the model is cannot be known from its tensors alone")
+    if files.quant_config is not None:
+        metadata |= read_config(files.quant_config, budget, "hf_quant_config")
     if files.index_file is not None:
         _check_index(files.index_file, files.shards, tensors)
     return Header(

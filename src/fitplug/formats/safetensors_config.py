@@ -17,7 +17,7 @@ _MAX_ITEMS = 4096
 _MAX_DEPTH = 16
 
 
-def read_config(blob: Blob, budget: Budget) -> dict[str, Value]:
+def read_config(blob: Blob, budget: Budget, prefix: str = "config") -> dict[str, Value]:
     """Scalars as they are, lists of scalars as tuples, all else by its length; a null is `NULL`.
 
     What lies in a list of objects is there, too, under its number: "config.block_configs.0.block_type".
@@ -31,7 +31,7 @@ def read_config(blob: Blob, budget: Budget) -> dict[str, Value]:
     if not isinstance(content, dict):
         raise UnreadableError(f"{blob.name}: is no JSON object: it is damaged; fetch it again")
     found: dict[str, Value] = {}
-    for path, value in _fold(content, "config", 0):
+    for path, value in _fold(content, prefix, 0):
         items = NUMBER * len(value) if isinstance(value, tuple) else 0  # the texts among them are there already
         budget.spend(PAIR + path.__sizeof__() + items, blob.name)
         found[path] = value

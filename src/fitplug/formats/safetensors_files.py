@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fitplug.errors import UnreadableError
 from fitplug.formats.header import Blob
 from fitplug.formats.json_stream import JsonStream
-from fitplug.formats.safetensors_names import CONFIG, INDEX, MAX_SHARDS, shards_of
+from fitplug.formats.safetensors_names import CONFIG, INDEX, MAX_SHARDS, QUANT_CONFIG, shards_of
 
 
 class Files(NamedTuple):
@@ -15,6 +15,7 @@ class Files(NamedTuple):
     shards: Sequence[Blob]
     index_file: Blob | None
     config: Blob | None
+    quant_config: Blob | None
     notes: Sequence[str]
 
 
@@ -35,7 +36,7 @@ def sort_files(blobs: Sequence[Blob]) -> Files:
         raise UnreadableError(f"{missing[0][:80]}{more} of {len(wanted)} files is missing: fetch it into the same folder")
     others = [name for name in weights if name not in wanted]
     notes = [f"left out, as not of this model: {', '.join(others[:5])}"] if others else []
-    return Files([weights[name] for name in wanted], index, by_name.get(CONFIG), notes)
+    return Files([weights[name] for name in wanted], index, by_name.get(CONFIG), by_name.get(QUANT_CONFIG), notes)
 
 
 def weight_map(index: Blob) -> Iterator[tuple[str, str]]:

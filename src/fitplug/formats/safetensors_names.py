@@ -4,7 +4,9 @@ import re
 from collections.abc import Collection, Sequence
 
 MAX_SHARDS = 4096
-INDEX, CONFIG = ".safetensors.index.json", "config.json"
+INDEX, CONFIG, QUANT_CONFIG = ".safetensors.index.json", "config.json", "hf_quant_config.json"
+CONFIGS = (CONFIG, QUANT_CONFIG)
+"""What says what the model is, and, for some of ModelOpt's, how its weights are stored."""
 _SHARD = re.compile(r"(?P<prefix>.*)[-_](?P<no>\d{5,6})-of-(?P<count>\d{5,6})\.safetensors", re.DOTALL)
 
 
@@ -19,8 +21,8 @@ def shards_of(name: str) -> list[str]:
 
 
 def companions(name: str, there: Collection[str]) -> Sequence[str]:
-    """Of the files that are there those that are read with `name`: its shards, their index, and config.json."""
+    """Of the files that are there those that are read with `name`: its shards, their index, and `CONFIGS`."""
     match = _SHARD.fullmatch(name)
     shards = [other for other in shards_of(name) if other == name or other in there]
     beside = [f"{match['prefix']}{INDEX}"] if match else []
-    return [*shards, *(other for other in (*beside, CONFIG) if other in there)]
+    return [*shards, *(other for other in (*beside, *CONFIGS) if other in there)]

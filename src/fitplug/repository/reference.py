@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fitplug.errors import FitplugError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
+from fitplug.formats.safetensors_names import CONFIGS
 from fitplug.repository.grouping import Candidate, select
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}")
@@ -66,5 +67,5 @@ def with_companions(listing: Listing, chosen: Candidate) -> list[Entry]:
     if chosen.format != "safetensors":
         return list(chosen.entries)
     folder = chosen.entries[0].path.rpartition("/")[0]
-    names = {f"{folder}/{name}".lstrip("/") for name in ("config.json", "model.safetensors.index.json")}
+    names = {f"{folder}/{name}".lstrip("/") for name in (*CONFIGS, "model.safetensors.index.json")}
     return [*chosen.entries, *(entry for entry in listing.entries if entry.path in names)]

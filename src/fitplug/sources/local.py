@@ -8,7 +8,7 @@ from stat import S_ISDIR, S_ISREG
 from fitplug.errors import NotFoundError, UnreadableError
 from fitplug.formats.gguf_split import shard_names
 from fitplug.formats.header import Blob
-from fitplug.formats.safetensors_names import companions
+from fitplug.formats.safetensors_names import CONFIGS, companions
 
 # The start path: os.path where the style would have pathlib, whose import costs 5 ms.
 # ruff: noqa: PTH111, PTH112, PTH113, PTH116, PTH118, PTH119, PTH208 - see above
@@ -84,7 +84,7 @@ def _open_folder(path: str) -> Sequence[Blob]:
     """All safetensors of a folder, by name, and its JSON files; or its only GGUF model."""
     names = sorted(_names(path))
     if any(name.endswith(".safetensors") for name in names):
-        wanted = [name for name in names if name.endswith((".safetensors", ".safetensors.index.json")) or name == "config.json"]
+        wanted = [name for name in names if name.endswith((".safetensors", ".safetensors.index.json")) or name in CONFIGS]
         return [LocalFile(os.path.join(path, name)) for name in wanted]
     models = sorted({shard_names(name)[0] for name in names if name.endswith(".gguf") and "mmproj" not in name.lower()})
     if len(models) == 1:

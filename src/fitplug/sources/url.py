@@ -1,12 +1,13 @@
 """Models behind a plain URL: one file, or its shards and companions beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from fitplug.errors import AccessError, FitplugError, NotFoundError
 from fitplug.formats.gguf_split import shard_names
 from fitplug.formats.header import Blob
-from fitplug.formats.safetensors_names import CONFIG, shards_of
+from fitplug.formats.safetensors_names import CONFIGS, shards_of
 from fitplug.repository.headers import Prefix
 from fitplug.sources.http import Http, HttpBlob
 
@@ -15,7 +16,7 @@ MAX_SHARDS = 256
 
 
 def open_url(url: str) -> Sequence[Blob]:
-    """The file at `url` and what is named like its shards; for safetensors config.json, where there is one."""
+    """The file at `url` and what is named like its shards; for safetensors config.json and the like, where there is such."""
     name = unquote(urlsplit(url).path.rpartition("/")[2])
     http = Http()
     safetensors = name.endswith(".safetensors")
@@ -25,7 +26,7 @@ def open_url(url: str) -> Sequence[Blob]:
     if not safetensors and name != names[0]:
         raise FitplugError(f"{name[:80]}: is a later part of a split; give the URL of its first file, {names[0][:80]}")
     blobs = [HttpBlob(http, url if each == name else _beside(url, each), each) for each in names]
-    return [*blobs, *_config(http, url)] if safetensors else [Prefix(blob) for blob in blobs]
+    return [*blobs, *_configs(http, url)] if safetensors else [Prefix(blob) for blob in blobs]
 
 
 def _beside(url: str, name: str) -> str:
@@ -35,10 +36,9 @@ def _beside(url: str, name: str) -> str:
     return urlunsplit(parts._replace(path=f"{folder}/{quote(name)}"))
 
 
-def _config(http: Http, url: str) -> Sequence[Blob]:
-    blob = HttpBlob(http, _beside(url, CONFIG), CONFIG)
-    try:
-        blob.read(0, 1)
-    except (NotFoundError, AccessError):
-        return ()
-    return (blob,)
+def _configs(http: Http, url: str) -> Iterator[Blob]:
+    for name in CONFIGS:
+        blob = HttpBlob(http, _beside(url, name), name)
+        with suppress(NotFoundError, AccessError):
+            blob.read(0, 1)
+            yield blob
