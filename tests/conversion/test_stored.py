@@ -9,7 +9,7 @@ import pytest
 from conversion import checkpoints
 from conversion.conftest import header_of, recorded
 from fitplug.conversion.convert import convert, customary, quantised
-from fitplug.conversion.stored import bits_per_parameter, n_parameters
+from fitplug.conversion.stored import bits_per_parameter, n_parameters, stored_as
 from fitplug.errors import FitplugError
 from fitplug.formats import summary
 
@@ -53,6 +53,31 @@ def awq(name, n):
             f"{stem}scales": ("F16", (n[1] // 128, n[0]))}  # fmt: skip
 
 
+def mlx(name, n):
+    """Three bits, across the borders of words; scales and biases of groups of 64."""
+    stem = name.removesuffix("weight")
+    return {name: ("U32", (n[0], n[1] * 3 // 32)), f"{stem}scales": ("BF16", (n[0], n[1] // 64)),
+            f"{stem}biases": ("BF16", (n[0], n[1] // 64))}  # fmt: skip
+
+
+def exl2(name, n):
+    """Rows of several widths, sorted by their weight."""
+    stem = name.removesuffix("weight")
+    return {f"{stem}q_weight": ("I32", (n[1] // 8 + 7, n[0])), f"{stem}q_scale": ("I32", (n[1] // 128, n[0] // 8)),
+            f"{stem}q_scale_max": ("F16", (n[1] // 128,)), f"{stem}q_groups": ("I16", (n[1] // 64,)),
+            f"{stem}q_invperm": ("I32", (n[1],))}  # fmt: skip
+
+
+def exl3(name, n):
+    """A trellis of tiles, and signs for rows and columns."""
+    stem = name.removesuffix("weight")
+    return {
+        f"{stem}trellis": ("I16", (n[1] // 16, n[0] // 16, 48)),
+        f"{stem}suh": ("F16", (n[1],)),
+        f"{stem}svh": ("F16", (n[0],)),
+    }
+
+
 OTHERS = {
     "bitsandbytes in 4 bits": (
         {"quant_method": "bitsandbytes", "load_in_4bit": True},
@@ -63,6 +88,8 @@ OTHERS = {
         lambda k, n: bitsandbytes(k, n, four_bits=False),
     ),
     "awq": ({"quant_method": "awq", "bits": 4, "group_size": 128}, awq),
+    "exl2": ({"quant_method": "exl2", "bits": 4.25}, exl2),
+    "exl3": ({"quant_method": "exl3", "bits": 3.0}, exl3),
 }
 
 
@@ -78,6 +105,19 @@ def test_what_the_converter_does_not_read_is_counted_all_the_same(quantization, 
     assert n_parameters(header) == n_parameters(plain) == sum(t.n_elements for t in plain.tensors.values())
     assert bits_per_parameter(header) < bits_per_parameter(plain) == 16
     with pytest.raises(FitplugError, match=quantization["quant_method"]):
+        convert(header)
+
+
+def test_mlx_is_known_by_its_own_key():
+    """It stands beside the model's own, and there may be no other."""
+    config, tensors = checkpoints.llama(2, 512, 1024, 8, 8, 64, 1024)
+    changed = {}
+    for name, shape in tensors.items():
+        changed |= mlx(name, shape) if len(shape) == 2 else {name: shape}
+    header = header_of(config | {"quantization": {"group_size": 64, "bits": 3}}, changed)
+    assert n_parameters(header) == sum(t.n_elements for t in header_of(config, tensors).tensors.values())
+    assert stored_as(header) == "MLX safetensors with 3 bits in groups of 64"
+    with pytest.raises(FitplugError, match=r"^mlx: .* does not read this"):
         convert(header)
 
 

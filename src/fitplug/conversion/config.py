@@ -147,9 +147,11 @@ class Config:
 
     @property
     def quant_method(self) -> str:
-        """Of quantization_config, wherever it stands; empty for a model that is not quantised."""
+        """Of quantization_config, wherever it stands, or MLX's own key; empty for a model that is not quantised."""
         value = self.get("quantization_config.quant_method")
-        return value.lower() if isinstance(value, str) else ""
+        if isinstance(value, str):
+            return value.lower()
+        return "mlx" if self.given("quantization.bits") is not None else ""
 
     def _find(self, name: str) -> Value:
         for prefix, defaults in self._scopes:

@@ -81,7 +81,7 @@ NVFP4 = Method(
     r"\.(weight_scale|weight_scale_2|weight_global_scale|input_scale|input_global_scale|k_scale|v_scale)",
     packed=(("weight_packed$", "weight"),), shape=lambda n, _: (n[0] * 2, *n[1:]), type="nvfp4",
 )  # fmt: skip
-_SIGNS = (".qweight", ".weight_packed", ".SCB", ".absmax", ".weight_scale_2", "_blocks")
+_SIGNS = (".qweight", ".weight_packed", ".SCB", ".absmax", ".weight_scale_2", "_blocks", ".q_weight", ".trellis")
 
 
 def unpacked(header: Header, config: Config, own: Method | None = None) -> Iterable[Shape]:
