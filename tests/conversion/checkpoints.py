@@ -268,7 +268,9 @@ def olmo_2_13b():
     return config, tensors
 
 
-SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E8M0": 1, "U8": 1, "I8": 1, "I16": 2, "I32": 4, "U32": 4, "I64": 8}
+SIZES = {
+    "BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "F8_E8M0": 1, "U8": 1, "I8": 1, "BOOL": 1, "I16": 2, "I32": 4, "U32": 4, "I64": 8,
+}  # fmt: skip
 
 
 def dtype_of(name, dtype):

@@ -15,6 +15,8 @@ from fitplug.errors import FitplugError
 from fitplug.formats.header import Header, Scalar, Skipped, Value
 
 _PARTS = ("text_config", "llm_config", "language_config", "lm_config", "thinker_config.text_config", "lfm")
+_LAYERS = "transformer_layer_config"
+"""Where drafts of speculators say what their layers are; not read through transformers."""
 _ROPE = ("rope_parameters", "rope_scaling")
 _FULL = ("full_attention.", "")
 _MISSING: Final = Skipped("missing", 0)
@@ -39,8 +41,9 @@ class Config:
         self.tensors = header.tensors
         self.n_blocks = 0
         """Layers with those for multi-token prediction, once they are counted."""
-        part = next((part for part in _PARTS if any(key.startswith(f"config.{part}.") for key in header.metadata)), None)
-        raw = self.architecture in RAW
+        there = (part for part in (*_PARTS, _LAYERS) if any(key.startswith(f"config.{part}.") for key in header.metadata))
+        part = self._part = next(there, "")
+        raw = self.architecture in RAW or part == _LAYERS
         self._scopes = [
             (prefix, {} if raw else _defaults().get(str(header.metadata.get(f"{prefix}model_type")), {}))
             for prefix in ((f"config.{part}.", "config.") if part else ("config.",))
@@ -106,8 +109,11 @@ class Config:
         return value if isinstance(value, tuple) and not isinstance(value, Skipped) else ()
 
     def rope(self, *names: str) -> Value | None:
-        """Of the rope's parameters; those of full attention where there are two sets."""
-        return self.given(*(f"{part}.{full}{name}" for name in names for part in _ROPE for full in _FULL), *names)
+        """Of the rope's parameters, wherever config.json has them; those of full attention where there are two sets."""
+        places = (*(f"{part}.{full}{name}" for name in names for part in _ROPE for full in _FULL), *names)
+        said = (self._values.get(prefix + place) for prefix, _ in self._scopes for place in places)
+        found = next((value for value in said if value is not None and not isinstance(value, Skipped)), None)
+        return self.given(*places) if found is None else found
 
     @property
     def rope_type(self) -> str:
@@ -118,11 +124,17 @@ class Config:
     @property
     def architecture(self) -> str:
         """The model's class in transformers; of several, that of the text model (get_model_architecture)."""
-        own = [self._values.get(f"config.{part}architectures") for part in ("", "text_config.")]
-        first, text = (
-            str(names[0]) if isinstance(names, tuple) and names and not isinstance(names, Skipped) else "" for names in own
-        )
-        return text if text and first not in WHOLE else first
+        text = self._class(f"{self._part}.") if self._part != _LAYERS else ""
+        return text if text and self.whole not in WHOLE else self.whole
+
+    @property
+    def whole(self) -> str:
+        """The class that config.json names first."""
+        return self._class("")
+
+    def _class(self, part: str) -> str:
+        names = self._values.get(f"config.{part}architectures")
+        return str(names[0]) if isinstance(names, tuple) and names and not isinstance(names, Skipped) else ""
 
     @property
     def n_layer(self) -> int:

@@ -27,7 +27,7 @@ from fitplug.memory.overrides import rules
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
 from fitplug.memory.setup import Setup
-from fitplug.memory.targets import ALONE, HANDED_OVER, NO_TAPS, Role
+from fitplug.memory.targets import ALONE, HANDED_OVER, NO_TAPS, Role, borrows
 from fitplug.memory.weights import Placed, WeightTable
 from fitplug.model.mtp import in_mtp_context
 from fitplug.model.records import Model
@@ -80,6 +80,10 @@ class Estimator:
             raise RefusedError("llama.cpp divides by a size that is 0 in the header: the file is damaged") from None
 
     def _estimated(self, settings: Settings, role: Role) -> Estimate:
+        if role.target is None and borrows(self.model):
+            raise RefusedError(
+                f"{self.model.architecture} is a draft that uses its target's tensors: give it with -md beside that"
+            )
         settings = self.companions.detecting(settings, self.runner)
         if settings.drafts_by_model and not self.mtp and role == ALONE:
             role = Role(taps=self._beside.taps(settings))

@@ -12,6 +12,7 @@ from fitplug.conversion.classes import (
     deepseek,
     deepseek4,
     delta,
+    drafts,
     encoders,
     gemma,
     hybrid,
@@ -26,6 +27,6 @@ from fitplug.conversion.row import Class
 
 ROWS: Mapping[str, Class] = {
     **llama.ROWS, **qwen.ROWS, **gemma.ROWS, **deepseek.ROWS, **deepseek4.ROWS, **delta.ROWS, **moe.ROWS, **hybrid.ROWS,
-    **layered.ROWS, **plain.ROWS, **classic.ROWS, **rwkv.ROWS, **encoders.ROWS,
+    **layered.ROWS, **plain.ROWS, **classic.ROWS, **rwkv.ROWS, **encoders.ROWS, **drafts.ROWS,
 }  # fmt: skip
 """By `architectures` of config.json."""

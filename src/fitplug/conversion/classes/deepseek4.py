@@ -26,7 +26,7 @@ def _stored(_: Config, tensors: Mapping[str, Tensor]) -> Method:
     return _EXPERTS
 
 
-_KEYS: Mapping[str, Key] = {
+KEYS: Mapping[str, Key] = {
     **INDEXER, "rope.dimension_count": "qk_rope_head_dim", "attention.q_lora_rank": "q_lora_rank",
     "attention.sliding_window": "sliding_window", "expert_feed_forward_length": "moe_intermediate_size",
     "expert_shared_count": "n_shared_experts", "expert_weights_scale": "routed_scaling_factor",
@@ -64,8 +64,8 @@ def _hashed(name: str, config: Config) -> bool:
     return int(name.split(".")[1]) < config.number("num_hash_layers")
 
 
-_V4 = Row(
-    "deepseek4", _KEYS,
+V4 = Row(
+    "deepseek4", KEYS,
     steps=(
         dropped(r"^(mtp\.|aligner\.|image_)"),
         lambda shape, config: () if shape.name.endswith(".ffn.gate.bias") and _hashed(shape.name, config) else (shape,),
@@ -77,4 +77,4 @@ _V4 = Row(
     stored=_stored,
 )  # fmt: skip
 
-ROWS: Mapping[str, Class] = {"DeepseekV4ForCausalLM": _V4}
+ROWS: Mapping[str, Class] = {"DeepseekV4ForCausalLM": V4}

@@ -86,7 +86,7 @@ def _gemma4_freqs(config: Config) -> Iterable[Shape]:
     yield Shape("rope_freqs.weight", "f32", (_full_head(config) // 2,))
 
 
-_GEMMA4 = Row(
+GEMMA4 = Row(
     "gemma4",
     {
         **_GEMMA3_KEYS, "attention.shared_kv_layers": "num_kv_shared_layers",
@@ -113,7 +113,7 @@ ROWS: Mapping[str, Row] = {
     "Gemma3TextModel": Row("gemma-embedding", {**_GEMMA3_KEYS, "attention.sliding_window": "sliding_window"}),
     "Gemma3nForCausalLM": _GEMMA3N,
     "Gemma3nForConditionalGeneration": _GEMMA3N,
-    "Gemma4ForCausalLM": _GEMMA4,
-    "Gemma4ForConditionalGeneration": _GEMMA4,
-    "Gemma4UnifiedForConditionalGeneration": _GEMMA4,
+    "Gemma4ForCausalLM": GEMMA4,
+    "Gemma4ForConditionalGeneration": GEMMA4,
+    "Gemma4UnifiedForConditionalGeneration": GEMMA4,
 }  # fmt: skip
