@@ -81,7 +81,9 @@ NVFP4 = Method(
     r"\.(weight_scale|weight_scale_2|weight_global_scale|input_scale|input_global_scale|k_scale|v_scale)",
     packed=(("weight_packed$", "weight"),), shape=lambda n, _: (n[0] * 2, *n[1:]), type="nvfp4",
 )  # fmt: skip
-_SIGNS = (".qweight", ".weight_packed", ".SCB", ".absmax", ".weight_scale_2", "_blocks", ".q_weight", ".trellis")
+_SIGNS = (".qweight", ".weight_packed", ".SCB", ".absmax", ".weight_scale_2", "_blocks", ".trellis")
+_WHOLE_NUMBERS = ".q_weight"
+"""EXL2's; PLaMo 2 has norms that are called so."""
 
 
 def unpacked(header: Header, config: Config, own: Method | None = None) -> Iterable[Shape]:
@@ -125,7 +127,8 @@ def _method(config: Config, tensors: Mapping[str, Tensor]) -> Method:
     words = [config.quant_method, config.get("quantization_config.format"), config.get("quantization_config.quant_algo")]
     key = " ".join(str(word) for word in words[: 2 if words[0] == "compressed-tensors" else 1] if word)
     method = METHODS.get(key)
-    if not key and any(name.endswith(_SIGNS) for name in tensors):
+    exl2 = any(name.endswith(_WHOLE_NUMBERS) and tensor.type == "i32" for name, tensor in tensors.items())
+    if not key and (exl2 or any(name.endswith(_SIGNS) for name in tensors)):
         method, words = None, ["packed weights without a quantization_config"]
     if words[0] == "compressed-tensors" and len(config.children("quantization_config.config_groups")) > 1:
         method = None
