@@ -103,6 +103,10 @@ class Config:
             raise FitplugError(f"config.json gives no usable {names[0]}: what this model would be as GGUF is not known")
         return float(value)
 
+    def reals(self, *names: str) -> tuple[float, ...]:
+        """The same for a list of any numbers."""
+        return tuple(float(item) if isinstance(item, (int, float)) else 0.0 for item in self.items(*names))
+
     def items(self, *names: str) -> tuple[Scalar, ...]:
         """The same for a list; empty where there is none."""
         value = self.given(*names)

@@ -20,7 +20,7 @@ _MAX_DEPTH = 16
 def read_config(blob: Blob, budget: Budget, prefix: str = "config") -> dict[str, Value]:
     """Scalars as they are, lists of scalars as tuples, all else by its length; a null is `NULL`.
 
-    What lies in a list of objects is there, too, under its number: "config.block_configs.0.block_type".
+    What lies in a list of objects, or of some nulls, is there, too, under its number: "config.block_configs.0.block_type".
     """
     if blob.n_bytes > MAX_BYTES:
         raise UnreadableError(f"{blob.name}: has {blob.n_bytes} bytes, more than any config.json: it is damaged")
@@ -45,7 +45,7 @@ def _fold(content: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[st
             yield from _fold(value, path, depth + 1)
         elif isinstance(value, dict | list):
             yield path, _items(value)
-            if isinstance(value, list) and depth < _MAX_DEPTH and value and all(isinstance(item, dict) for item in value):
+            if isinstance(value, list) and depth < _MAX_DEPTH and any(isinstance(item, dict | None) for item in value):
                 yield from _fold({str(i): item for i, item in enumerate(value[:_MAX_ITEMS])}, path, depth + 1)
         elif value is None:
             yield path, NULL

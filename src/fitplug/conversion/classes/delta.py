@@ -1,4 +1,4 @@
-"""Delta attention beside latent attention: Kimi Linear and K3, GLM 5.3 (conversion/kimi_linear.py, kimi_k3.py, glm.py)."""
+"""Delta attention beside latent attention: Kimi Linear and K3, GLM 5.3, Ling 3 (conversion/kimi_linear.py, glm.py, …)."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from fitplug.conversion.common import SIGMOID
 from fitplug.conversion.config import MAX_LAYERS, Config
 from fitplug.conversion.dequantize import Method
 from fitplug.conversion.quantize import Shape
-from fitplug.conversion.row import Class, Key, Keys, Row, Step, constant, dropped, each, or_else, renamed, reshaped
+from fitplug.conversion.row import Class, Key, Keys, Row, Step, column, constant, dropped, each, or_else, renamed, reshaped
 from fitplug.errors import FitplugError
 from fitplug.formats.header import Tensor
 
@@ -164,9 +164,68 @@ _GLM5 = Row(
     forced=((r"^blk\..*(hc_attn_|hc_ffn_|indexer_compressor_|ssm_a|ssm_dt|exp_probs_b)|^output_hc", "f32"),),
 )  # fmt: skip
 
+
+def _ling_full(config: Config, block: int) -> bool:
+    """Whether a block has latent attention (BailingMoeV3Model.is_full_attention)."""
+    n, group = config.n_layer, max(1, config.number("layer_group_size"))
+    return block >= n // group * group or (block + 1) % group == 0
+
+
+def _ling(config: Config) -> Keys:
+    rank, rope = config.number("kv_lora_rank"), config.number("qk_rope_head_dim")
+    limits = {"swiglu_clamp_exp": "expert_swiglu_limit_list", "swiglu_clamp_shexp": "share_expert_swiglu_limit_list"}
+    return {
+        "attention.head_count_kv": tuple(int(_ling_full(config, i)) for i in range(config.n_blocks)),
+        "attention.kv_lora_rank": rank, "rope.dimension_count": rope, "attention.key_length": rank + rope,
+        "attention.key_length_mla": config.number("qk_nope_head_dim") + rope,
+        "attention.value_length_mla": config.number("v_head_dim"),
+        **{
+            key: tuple(config.real(f"{name}.{i}", default=0.0) for i in range(config.n_blocks))
+            if config.children(name) else (*config.reals(name), *(0.0,) * config.n_blocks)[: config.n_blocks]
+            for key, name in limits.items() if config.given(name) is not None
+        },
+    }  # fmt: skip
+
+
+def _ling_gates(shape: Shape, config: Config) -> Iterable[Shape]:
+    """One name for two tensors, by the kind of layer."""
+    match = re.fullmatch(r"model\.layers\.(\d+)\.attention\.([fg])_proj\.weight", shape.name)
+    if match is None:
+        yield shape
+    else:
+        full = _ling_full(config, int(match[1]))
+        name = "ssm_f_a" if match[2] == "f" else "attn_gate" if full else "ssm_g_a"
+        yield shape._replace(name=f"blk.{match[1]}.{name}.weight")
+
+
+_LING3 = Row(
+    "bailingmoe3",
+    {
+        **VOCAB, "ssm.conv_kernel": "short_conv_kernel_size", "kda.head_dim": "head_dim", "kda.safe_gate": "kda_safe_gate",
+        "kda.gate_lower_bound": "kda_lower_bound", "attention.q_lora_rank": "q_lora_rank",
+        "expert_feed_forward_length": "moe_intermediate_size", "expert_shared_count": or_else(1, "num_shared_experts"),
+        "expert_shared_feed_forward_length": "moe_shared_expert_intermediate_size",
+        "leading_dense_block_count": "first_k_dense_replace", "expert_weights_scale": "routed_scaling_factor",
+        "expert_weights_norm": "norm_topk_prob",
+    },
+    derive=(_ling,), nextn=("num_nextn_predict_layers",),
+    steps=(
+        renamed(r"\.expert_bias$", ".expert_bias.bias"), *_KDA_STEPS, column(r"\.A_log$"), _ling_gates,
+        renamed(r"^model\.layers\.(\d+)\.attention\.([kv])_b_proj\.", r"blk.\1.attn_\2_b."),
+    ),
+)  # fmt: skip
+
+
+def _ling3_vl(config: Config) -> Keys:
+    return {"rope.dimension_sections": (*config.numbers("mrope_section")[:3], 0)}
+
+
 ROWS: Mapping[str, Class] = {
+    "BailingMoeV3ForCausalLM": _LING3,
+    "BailingMoeV3VLForConditionalGeneration": _LING3._replace(
+        derive=(_ling, _ling3_vl), steps=(dropped(r"^linear_proj"), *_LING3.steps)),
     "KimiLinearForCausalLM": _KIMI_LINEAR,
     "KimiLinearModel": _KIMI_LINEAR,
     "KimiK3ForConditionalGeneration": _K3,
     "Glm5NextForConditionalGeneration": _GLM5,
-}
+}  # fmt: skip

@@ -11,10 +11,28 @@ _POOLING = {"mean": 1, "cls": 2, "lasttoken": 3}
 """gguf.PoolingType."""
 _BIDIRECTIONAL: Mapping[str, Key] = {
     "attention.causal": constant(False), "classifier.pooling_type": lambda c: _POOLING.get(str(c.get("classifier_pooling"))),
+    "classifier.output_labels": lambda c: _labels(c) or None,
 }  # fmt: skip
+
+
+def _labels(config: Config) -> tuple[str, ...]:
+    """A classifier's; not those that transformers makes up (BertModel.__init__)."""
+    found = {name.rpartition(".")[2]: config.get(name) for name in config.children("id2label")}
+    if len(found) == 2 and found.get("0") == "LABEL_0":
+        return ()
+    return tuple(str(value) for _, value in sorted(found.items(), key=lambda item: (len(item[0]), item[0])))
+
+
+def _named_head(shape: Shape, config: Config) -> Iterable[Shape]:
+    """With labels the classifier is one matrix, else a layer before one."""
+    name = re.sub(r"^classifier\.(weight|bias)$", r"classifier.out_proj.\1", shape.name) if _labels(config) else shape.name
+    yield shape._replace(name=name)
+
+
 _BERT_STEPS = (
     renamed(r"^bert\.", ""), renamed(r"\.gamma$", ".weight"), renamed(r"\.beta$", ".bias"),
     dropped(r"^(embeddings\.position_ids|pooler\.dense\.(weight|bias))$|^cls\.(predictions|seq_relationship)"),
+    _named_head,
 )  # fmt: skip
 BERT = Row("bert", _BIDIRECTIONAL, steps=_BERT_STEPS)
 
@@ -112,11 +130,11 @@ _T5 = Row("t5", {
 
 ROWS: Mapping[str, Class] = {
     **dict.fromkeys(("BertModel", "BertForMaskedLM", "CamembertModel", "BertForSequenceClassification"), BERT),
-    **dict.fromkeys(("DistilBertModel", "DistilBertForMaskedLM"), _DISTIL),
+    **dict.fromkeys(("DistilBertModel", "DistilBertForMaskedLM", "DistilBertForSequenceClassification"), _DISTIL),
     **dict.fromkeys(("RobertaModel", "RobertaForSequenceClassification"), _ROBERTA),
     **dict.fromkeys(("XLMRobertaModel", "XLMRobertaForSequenceClassification"), _xlm_class),
-    **dict.fromkeys(("ModernBertModel", "ModernBertForMaskedLM"), _MODERN),
-    **dict.fromkeys(("NeoBERT", "NeoBERTLMHead"), _NEO),
+    **dict.fromkeys(("ModernBertModel", "ModernBertForMaskedLM", "ModernBertForSequenceClassification"), _MODERN),
+    **dict.fromkeys(("NeoBERT", "NeoBERTLMHead", "NeoBERTForSequenceClassification"), _NEO),
     **dict.fromkeys(("EuroBertModel", "JinaEmbeddingsV5Model"), _EURO),
     **dict.fromkeys(("JinaBertModel", "JinaBertForMaskedLM"), _JINA2),
     "NomicBertModel": _nomic_class,

@@ -249,6 +249,7 @@ _LFM2_KEYS: Mapping[str, Key] = {
 }  # fmt: skip
 _CONV = reshaped(r"conv\.conv\.weight$", lambda n, _: (n[0], *n[2:]) if len(n) > 2 and n[1] == 1 else n)
 _LFM2 = Row("lfm2", _LFM2_KEYS, steps=(renamed(r"lfm\.", "model."), _CONV))
+_LFM2_COLBERT = _LFM2._replace(steps=(*_LFM2.steps, renamed("^", "model.")))
 _LFM2_MOE = Row(
     "lfm2moe",
     {
@@ -272,6 +273,7 @@ ROWS: Mapping[str, Class] = {
         renamed(r"\.moe\.", ".feed_forward."), _jamba_dense, squeezed(r"conv1d\.weight$"))),
     "Lfm2ForCausalLM": _LFM2,
     "LFM2ForCausalLM": _LFM2,
-    "Lfm2Model": _LFM2._replace(steps=(*_LFM2.steps, renamed("^", "model."))),
+    "Lfm2Model": _LFM2_COLBERT,
+    "Lfm2BidirectionalModel": _LFM2_COLBERT._replace(keys={**_LFM2_KEYS, "attention.causal": constant(False)}),
     "Lfm2MoeForCausalLM": _LFM2_MOE,
 }  # fmt: skip

@@ -112,13 +112,29 @@ _BAILING2 = Row("bailingmoe2", _BAILING2_KEYS, steps=(_BIAS,), nextn=_NEXTN)
 _SARVAM = _BAILING2._replace(keys={**_BAILING2_KEYS, "rope.dimension_count": lambda c: c.head_dim})
 
 
-def _dynamic_rope(config: Config) -> Keys:
-    """HunYuan's, which is a base of its own."""
-    if config.rope_type != "dynamic":
+def _hunyuan_rope(config: Config) -> Keys:
+    """Scaled by a base of its own (HunYuanModel.set_gguf_parameters); for pictures along four axes (HunyuanVLTextModel)."""
+    kind, base = config.rope_type, config.rope("rope_theta") or 10000.0
+    alpha, head = config.rope("alpha") or 50, config.head_dim
+    if (
+        kind not in ("dynamic", "xdrope")
+        or not isinstance(alpha, (int, float))
+        or not isinstance(base, (int, float))
+        or head < 3
+    ):
         return {}
+    if config.architecture == "HunYuanVLForConditionalGeneration":
+        n_ctx = config.number("max_position_embeddings")
+        sections = config.rope("xdrope_section") or config.rope("mrope_section")
+        return {
+            "rope.freq_base": float(base), "rope.scaling.alpha": float(alpha), "rope.scaling.type": "none",
+            "rope.scaling.factor": config.rope("factor") or 1.0, "rope.scaling.original_context_length": n_ctx,
+            "context_length": n_ctx, **({"rope.dimension_sections": sections} if sections is not None else {}),
+        }  # fmt: skip
+    whole: Keys = {"rope.scaling.original_context_length": 256 * 1024, "context_length": 256 * 1024}
     return {
-        "rope.scaling.type": "none", "rope.scaling.factor": 1.0, "rope.scaling.original_context_length": 256 * 1024,
-        "context_length": 256 * 1024,
+        "rope.freq_base": base * alpha ** (head / (head - 2)), "rope.scaling.type": "none", "rope.scaling.factor": 1.0,
+        **(whole if kind == "dynamic" else {}),
     }  # fmt: skip
 
 
@@ -299,8 +315,10 @@ ROWS: Mapping[str, Class] = {
     "HunYuanMoEV1ForCausalLM": Row("hunyuan-moe", {
         "expert_shared_feed_forward_length": "intermediate_size", "expert_feed_forward_length": _first("moe_intermediate_size"),
         "expert_used_count": _first("moe_topk"), "expert_shared_count": _first("num_shared_expert"),
-    }, derive=(_dynamic_rope,), steps=_HUNYUAN_HEAD),
-    "HunYuanDenseV1ForCausalLM": Row("hunyuan-dense", derive=(_dynamic_rope,), steps=_HUNYUAN_HEAD, without=("expert_count",)),
+    }, derive=(_hunyuan_rope,), steps=_HUNYUAN_HEAD),
+    "HunYuanDenseV1ForCausalLM": Row("hunyuan-dense", derive=(_hunyuan_rope,), steps=_HUNYUAN_HEAD, without=("expert_count",)),
+    "HunYuanVLForConditionalGeneration": Row(
+        "hunyuan_vl", derive=(_hunyuan_rope,), steps=_HUNYUAN_HEAD, without=("expert_count",)),
     "HYV3ForCausalLM": Row("hy_v3", {
         "expert_feed_forward_length": "moe_intermediate_size", "expert_weights_norm": or_else(True, "route_norm"),
         "expert_shared_feed_forward_length": lambda c: c.number("moe_intermediate_size") * c.number("num_shared_experts",
