@@ -1,6 +1,7 @@
 """Plain transformers with keys of their own (conversion/gpt2.py, falcon.py, phi.py, stablelm.py, baichuan.py, …)."""
 
 from collections.abc import Iterable, Mapping
+from math import log, sqrt
 
 from fitplug.conversion.classes.llama import VOCAB, long_factors
 from fitplug.conversion.config import Config
@@ -19,6 +20,7 @@ from fitplug.conversion.row import (
     split,
     turned,
 )
+from fitplug.formats.header import Value
 
 _N_EMBD = ("hidden_size", "n_embed", "n_embd", "d_model")
 _PTH: Mapping[str, Key] = {"tensor_data_layout": constant("Meta AI original pth")}
@@ -34,6 +36,18 @@ def _phi_width(config: Config) -> int:
     return width // max(1, config.number("num_attention_heads", "n_head"))
 
 
+def _attn_factor(config: Config) -> Value | None:
+    """Of a long rope, by how much longer it is (Phi3MiniModel.generate_extra_tensors)."""
+    if config.rope("long_factor") is None:
+        return None
+    trained = config.number("n_positions", "max_position_embeddings")
+    before = config.rope("original_max_position_embeddings")
+    if not isinstance(before, (int, float)) or not 1 < before < trained:
+        return 1.0
+    longer = log(trained / before)
+    return 0.1 * longer + 1.0 if config.rope_type == "yarn" else sqrt(1 + longer / log(before))
+
+
 _PHI3_KEYS: Mapping[str, Key] = {
     "context_length": ("n_positions", "max_position_embeddings"), "embedding_length": ("hidden_size", "n_embd"),
     "rope.scaling.original_context_length": lambda c: c.rope("original_max_position_embeddings"),
@@ -41,7 +55,7 @@ _PHI3_KEYS: Mapping[str, Key] = {
     "attention.head_count_kv": ("num_key_value_heads", "n_head_kv"), "attention.layer_norm_rms_epsilon": "rms_norm_eps",
     "rope.dimension_count": _phi_width, "rope.freq_base": lambda c: c.rope("rope_theta"),
     "attention.sliding_window": or_else(0, "sliding_window"),
-    "rope.scaling.attn_factor": lambda c: 1.0 if c.rope("long_factor") is not None else None,
+    "rope.scaling.attn_factor": _attn_factor,
 }  # fmt: skip
 PHI3 = Row("phi3", _PHI3_KEYS, extra=(long_factors,), common=False)
 _PHI_MOE = PHI3._replace(architecture="phimoe", keys={

@@ -74,7 +74,8 @@ def _ocr_class(config: Config) -> Row:
         return DEEPSEEK2
     keys = {name: key for name, key in DEEPSEEK2_KEYS.items() if name != "attention.head_count_kv"}
     return DEEPSEEK2._replace(architecture="deepseek2-ocr", derive=(), keys={
-        **keys, "attention.sliding_window": lambda c: c.given("sliding_window_size") or c.given("sliding_window") or None})  # fmt: skip
+        **keys,
+        "attention.sliding_window": lambda c: c.given("sliding_window_size") or c.given("sliding_window") or None})  # fmt: skip
 
 
 def _dots_windowed(config: Config, block: int) -> bool:

@@ -172,9 +172,9 @@ _INTERNLM2 = Row("internlm2", steps=(
 ROWS: Mapping[str, Row] = {
     **dict.fromkeys(
         ("LlamaForCausalLM", "LLaMAForCausalLM", "MistralForCausalLM", "MixtralForCausalLM", "IQuestCoderForCausalLM",
-         "LlavaForConditionalGeneration", "VoxtralForConditionalGeneration", "VLlama3ForCausalLM", "UltravoxModel",
-         "Sarashina2VisionForCausalLM"), LLAMA,
+         "LlavaForConditionalGeneration", "VoxtralForConditionalGeneration", "VLlama3ForCausalLM"), LLAMA,
     ),
+    "Sarashina2VisionForCausalLM": LLAMA._replace(steps=(dropped(r"^norm\."), renamed(r"^llm\.", ""), *LLAMA.steps)),
     "LlamaModel": LLAMA._replace(steps=(*LLAMA.steps, renamed("^", "model."))),
     "LlamaBidirectionalModel": LLAMA._replace(architecture="llama-embed"),
     "InternLM2ForCausalLM": _INTERNLM2,
