@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from fitplug.memory.overrides import expert_overrides
 from fitplug.planner.costs import LayerCost
-from fitplug.planner.layout import apply_layout, device_bytes, lay_divided, lay_partly, lay_whole, make_items
+from fitplug.planner.layout import (
+    Item,
+    apply_layout,
+    device_bytes,
+    lay_all_but_last,
+    lay_divided,
+    lay_partly,
+    lay_whole,
+    make_items,
+)
 from fitplug.settings import Settings
 
 MIB = 1 << 20
@@ -28,6 +37,16 @@ def ledgers(draw, max_layers=24):
 
 def items_of(layers):
     return make_items(layers, [0] * len(layers))
+
+
+def laid(items, rooms, experts, order):
+    """In each of the orders."""
+    if order == "last":
+        return lay_all_but_last(items, rooms, [float(room) for room in rooms])
+    return lay_partly(items, rooms, experts=experts, order=order)
+
+
+ORDERS = st.sampled_from(["front", "back", "light", "last"])
 
 
 @given(ledgers())
@@ -72,11 +91,11 @@ def test_what_can_be_laid_whole_in_order_can_be_divided(ledger):
         assert lay_divided(items, rooms) is not None
 
 
-@given(ledgers(), st.sampled_from(["front", "back", "light"]))
+@given(ledgers(), ORDERS)
 def test_what_is_laid_partly_is_within_each_room(ledger, order):
     layers, rooms, experts = ledger
     items = items_of(layers)
-    layout = lay_partly(items, rooms, experts=experts, order=order)
+    layout = laid(items, rooms, experts, order)
     if layout is not None:
         assert layout.start + sum(layout.counts) == len(items)
         assert all(n <= room for n, room in zip(device_bytes(layout, items), rooms, strict=True))
@@ -97,6 +116,21 @@ def test_experts_leave_before_any_layer_does(ledger):
         assert layout.start == i
 
 
+@given(ledgers())
+def test_of_the_last_layer_no_part_more_than_needed_stays_on_the_cpu(ledger):
+    layers, rooms, experts = ledger
+    items, wanted = items_of(layers), [float(room) for room in rooms]
+    layout = laid(items, rooms, experts, "last")
+    if layout is None:
+        return
+    assert layout.start == 0
+    ((last, away),) = layout.on_cpu
+    assert last == len(layers) - 2
+    for name in away if len(away) > 1 else ():
+        kept = Item(items[last].without(away - {name}), ())
+        assert lay_whole([*items[:last], kept, items[-1]], rooms, wanted) is None
+
+
 @given(ledgers(), st.integers(1, 500))
 def test_more_room_on_the_only_device_never_leaves_more_on_the_cpu(ledger, more):
     layers, rooms, experts = ledger
@@ -108,10 +142,10 @@ def test_more_room_on_the_only_device_never_leaves_more_on_the_cpu(ledger, more)
         assert better.host_bytes(layers) < less.host_bytes(layers) + 8 * MIB
 
 
-@given(ledgers(), st.sampled_from(["front", "back", "light"]))
+@given(ledgers(), ORDERS)
 def test_the_flags_send_to_the_cpu_what_the_layout_says(ledger, order):
     layers, rooms, experts = ledger
-    layout = lay_partly(items_of(layers), rooms, experts=experts, order=order)
+    layout = laid(items_of(layers), rooms, experts, order)
     if layout is None:
         return
     settings = apply_layout(Settings(), layout, layers, experts=experts)

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import combinations, zip_longest
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from fitplug.planner.costs import LayerCost
 from fitplug.settings import Settings, TensorOverride
 
 Parts = frozenset[str]
-Order: TypeAlias = Literal["front", "back", "light"]
+Order: TypeAlias = Literal["front", "back", "light", "last"]
 """Which layers of a device lose parts to the CPU first. For long prompts llama.cpp copies weights from the CPU to a GPU,
 and how much room that takes there depends on their sizes and on where in the graph they stand; -ncmoe knows only the
-first order."""
+first order. "last": only the last layer does. It is run for the tokens alone whose outputs are wanted, so few that its
+weights are not copied."""
 NOTHING: Parts = frozenset()
 SINGLE_COPY = TensorOverride("^$", "CPU")
 """Finds no tensor, but with any override llama.cpp gives up pipeline parallelism (src/llama-context.cpp, constructor):
@@ -132,6 +133,21 @@ def lay_divided(items: Sequence[Item], rooms: Sequence[int]) -> Layout | None:
                 i += 1
         counts[d] = i - begin
     return Layout(0, tuple(counts), beside=tuple(beside)) if i == len(items) else None
+
+
+def lay_all_but_last(items: Sequence[Item], rooms: Sequence[int], wanted: Sequence[float]) -> Layout | None:
+    """Everything on the GPUs as `lay_whole` does it, but the least that helps of what the last layer can leave on the CPU."""
+    last = max((i for i, item in enumerate(items) if item.parts), default=None)
+    if last is None:
+        return None
+    sizes = dict(items[last].parts)
+    choices = [frozenset(names) for n in range(1, len(sizes) + 1) for names in combinations(sizes, n)]
+    for away in sorted(choices, key=lambda names: sum(sizes[name] for name in names)):
+        lighter = [*items[:last], Item(items[last].without(away), ()), *items[last + 1 :]]
+        layout = lay_whole(lighter, rooms, wanted)
+        if layout is not None:
+            return layout._replace(on_cpu=((last, away),))
+    return None
 
 
 def _earliest_starts(sizes: Sequence[int], rooms: Sequence[int]) -> list[int]:

@@ -40,15 +40,10 @@ def _place(choice: Choice, model: Model, machine: Machine) -> Iterator[str]:
         yield from _divided(trial, machine)
     elif choice.where == "experts":
         yield from _experts(trial, model)
+        yield from _only_last(trial, model)
     elif choice.where == "layers":
-        n_all = model.n_layer_all + 1
-        n_cpu = n_all - min(trial.settings.n_gpu_layers, n_all)
-        yield (
-            f"Not all of it fits on the {_gpus(machine)}: {n_cpu} of {n_all} layers stay in the host's memory, "
-            "which is several times slower, so as few as possible."
-        )
-        if trial.settings.overrides:
-            yield "Layers at the border are divided between GPU and CPU, so that no room is left unused."
+        yield from _layers(trial, model, machine)
+        yield from _only_last(trial, model)
     elif choice.where == "cpu":
         yield "Everything runs on the CPU: " + (
             "no GPU that llama.cpp can use was found."
@@ -119,6 +114,33 @@ def _experts(trial: Trial, model: Model) -> Iterator[str]:
     )
     n_bytes = trial.estimate.n_bytes("CPU")
     yield f"As few experts as possible stay on the CPU; together with the embeddings it holds {format_bytes(n_bytes)}."
+
+
+def _layers(trial: Trial, model: Model, machine: Machine) -> Iterator[str]:
+    n_all = model.n_layer_all + 1
+    n_cpu = n_all - min(trial.settings.n_gpu_layers, n_all)
+    lacking = f"Not all of it fits on the {_gpus(machine)}:"
+    if not n_cpu:
+        yield (
+            f"{lacking} some feed-forward weights stay in the host's memory, which is several times slower, "
+            "so as little as possible."
+        )
+        return
+    slower = "which is several times slower, so as few as possible"
+    yield f"{lacking} {n_cpu} of {n_all} layers stay in the host's memory, {slower}."
+    if trial.settings.overrides:
+        yield "Layers at the border are divided between GPU and CPU, so that no room is left unused."
+
+
+def _only_last(trial: Trial, model: Model) -> Iterator[str]:
+    settings = trial.settings
+    last = rf"blk\.({model.n_layer - 1})\."
+    alone = bool(settings.overrides) and all(each.pattern.startswith(last) for each in settings.overrides)
+    if alone and not settings.n_cpu_moe and model.causal and model.has_output:
+        yield (
+            "They are the last layer's, which is run for the newest token alone: so they are never copied to the GPU, and long "
+            "prompts are read at full speed."
+        )
 
 
 def _divided(trial: Trial, machine: Machine) -> Iterator[str]:

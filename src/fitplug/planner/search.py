@@ -17,6 +17,7 @@ from fitplug.planner.layout import (
     Order,
     apply_layout,
     device_bytes,
+    lay_all_but_last,
     lay_divided,
     lay_partly,
     lay_whole,
@@ -135,19 +136,24 @@ class Search:
         return None
 
     def least_on_cpu(self, n_ctx: int, use: Sequence[int]) -> Trial | None:
-        """The plan at `n_ctx` that leaves the fewest weights on the CPU; None where not even one layer fits."""
+        """The plan at `n_ctx` that leaves the fewest weights on the CPU; None where not even one layer fits.
+
+        Of equal ones that which leaves them in the last layer alone: long prompts do not wait for them.
+        """
         best = self._least_on_cpu(n_ctx, use, "front")
         for order in self._other_orders() if best is not None and not self.quick else ():
-            if best is not None and self._promised(n_ctx, use, order) < best[0] * (1 - _WORTH):
+            worth = 0 if order == "last" else _WORTH
+            if best is not None and self._promised(n_ctx, use, order) <= best[0] * (1 - worth):
                 other = self._least_on_cpu(n_ctx, use, order)
-                best = other if other is not None and other[0] < best[0] * (1 - _WORTH) else best
+                best = other if other is not None and other[0] <= best[0] * (1 - worth) else best
         return best and best[1]
 
     def _other_orders(self) -> tuple[Order, ...]:
-        largest = {max(layer.parts.values()) for layer in self.costs.layers if layer.parts}
+        last: tuple[Order, ...] = () if self.whole_experts else ("last",)
         if not self.costs.experts:
-            return ()
-        return ("back", "light") if len(largest) > 1 else ("back",)
+            return last
+        largest = {max(layer.parts.values()) for layer in self.costs.layers if layer.parts}
+        return (*last, "back", "light") if len(largest) > 1 else (*last, "back")
 
     def _promised(self, n_ctx: int, use: Sequence[int], order: Order) -> float:
         """Weights on the CPU in this order, by the ledger, after it was tried once."""
@@ -237,7 +243,10 @@ class Search:
 
     def _propose_partly(self, n_ctx: int, use: Sequence[int], bonus: int, order: Order) -> Layout | None:
         rooms = [room + bonus if room >= 0 else room for room in self._rooms(n_ctx, use, whole=False, order=order)]
-        layout = lay_partly(self._items(n_ctx), rooms, experts=self.costs.experts, order=order)
+        items = self._items(n_ctx)
+        if order == "last":
+            return lay_all_but_last(items, rooms, self._wanted(items, rooms))
+        layout = lay_partly(items, rooms, experts=self.costs.experts, order=order)
         return layout.as_prefix(self.costs.layers) if layout is not None and self.whole_experts else layout
 
     def _guess_longest(self, grid: Grid, use: Sequence[int], below: int) -> int:

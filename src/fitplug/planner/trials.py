@@ -152,7 +152,8 @@ class Surcharge:
     def at(self, kind: Kind, device: int, n_ctx: int) -> int:
         """The best guess."""
         slope = self._slope * (4 if kind.several and kind.whole and not kind.single_copy else 1)
-        alike = (kind, kind._replace(order="front"), kind._replace(order="front", whole=True))
+        near, whole = kind._replace(order="front"), kind._replace(order="front", whole=True)
+        alike = (kind, whole) if kind.order == "last" else (kind, near, whole)
         devices = next((self.points[k] for k in alike if k in self.points), {})
         points = devices.get(device) or max((p[-1:] for p in devices.values()), key=lambda p: p[0][1], default=[(0, 0)])
         if len(points) > 1:
