@@ -5,21 +5,30 @@ from dataclasses import replace
 import pytest
 
 import truth_support as truth
+from fitplug.errors import RefusedError
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import Basis, Kind
+from fitplug.model.architectures import TABLE
 from fitplug.model.describe import describe
+from fitplug.model.nearest import signatures
 
 LIKE = {
     "llama-3.1-8b": "llama", "qwen3-4b": "qwen3", "qwen3-30b-a3b": "qwen3moe", "gemma-2-9b": "gemma2", "gemma-3-4b": "gemma3",
     "mixtral-8x7b": "llama", "deepseek-v2-lite": "deepseek2", "mamba2-2.7b": "mamba2", "lfm2-1.2b": "lfm2",
     "qwen3-next-80b-a3b": "qwen3next", "olmo-2-13b": "olmo2", "starcoder2-15b": "starcoder2", "falcon-40b": "falcon",
 }  # fmt: skip
+CARD = [{"name": "card", "total_mib": 81920, "free_mib": 81000, "compute_capability": "8.9"}]
+UNSIGNED = {"clip", "gptj", "gemma4-assistant"}
+"""Without a model class, or a draft that does not load alone."""
 SAME_CACHE = sorted(LIKE.keys() - {"gemma-2-9b", "gemma-3-4b"})
 
 
 def _renamed(name):
+    return _novelty(truth.header(name, "Q4_K_M"))
+
+
+def _novelty(header):
     """The model's header as its makers would have it after a change that llama.cpp has not heard of."""
-    header = truth.header(name, "Q4_K_M")
     known = header.metadata["general.architecture"]
     metadata = {
         key.replace(f"{known}.", "novelty.") if key.startswith(f"{known}.") else key: v for key, v in header.metadata.items()
@@ -67,4 +76,29 @@ def test_its_weights_and_cache_are_the_familys(name):
 
 def test_windows_without_a_pattern_are_not_believed():
     """Which layers have one is not said, so every cache is as long as the context."""
-    assert describe(_renamed("gemma-3-4b")).memory == "kv"
+    settings, known = truth.settings(["-c", "32768", "--swa-full"]), truth.model("gemma-3-4b", "Q4_K_M")
+    model, runner = describe(_renamed("gemma-3-4b")), truth.RUNNERS["llama-server"]
+    found = [Estimator(each, truth.machine([]), runner)(settings) for each in (known, model)]
+
+    assert truth.predicted(found[0], Kind.CONTEXT) == truth.predicted(found[1], Kind.CONTEXT)
+
+
+@pytest.mark.parametrize("name", truth.architectures())
+def test_no_known_architecture_would_take_more_than_is_supposed_of_it_renamed(name):
+    """Of caches and compute buffers, on the device and on the host."""
+    known, runner = truth.header(f"tiny/{name}", "F32"), truth.RUNNERS["llama-server"]
+    for args in (["-c", "8192", "-ngl", "1", "-fa", "off"], ["-c", "16384", "-np", "4"]):
+        estimators = [Estimator(describe(each), truth.machine(CARD), runner) for each in (known, _novelty(known))]
+        try:
+            told, ours = (estimator(truth.settings(args)) for estimator in estimators)
+        except RefusedError:
+            continue
+        for kind in (Kind.CONTEXT, Kind.COMPUTE):
+            supposed = truth.predicted(ours, kind)
+            assert all(supposed.get(device, 0) >= n for device, n in truth.predicted(told, kind).items())
+
+
+@pytest.mark.parametrize("family", sorted(TABLE.keys() - UNSIGNED))
+def test_every_architecture_with_tensors_of_its_own_can_be_the_nearest(family):
+    """Its signature says what a file must have."""
+    assert family in signatures()

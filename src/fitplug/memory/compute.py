@@ -12,7 +12,7 @@ from dataclasses import replace
 from fitplug.extension import Runner
 from fitplug.formats.header import Header
 from fitplug.machine.records import Machine
-from fitplug.memory.compute_closed import rounded_up
+from fitplug.memory.compute_closed import MARGIN_OF_ANOTHER, rounded_up
 from fitplug.memory.context import SINGLE_SEQUENCE
 from fitplug.memory.graph import UnknownGraphError, fused
 from fitplug.memory.graph.architectures import builder
@@ -87,7 +87,7 @@ class ComputeEstimator:
         basis, source = Basis.EXACT if proven else Basis.MODELLED, "graph allocator"
         if not self.model.known:
             basis, source = Basis.MODELLED, f"graph of {self.model.drawn_as}"
-            sizes, later = [rounded_up(n) for n in sizes], [rounded_up(n) for n in later]
+            sizes, later = ([rounded_up(n, MARGIN_OF_ANOTHER) for n in found] for found in (sizes, later))
         found = []
         for name, buffer, n, grown, before in zip(names, buffers, sizes, later, first, strict=True):
             buffer = buffer if buffer != name else ""  # noqa: PLW2901 - a part names it only where it differs

@@ -20,6 +20,8 @@ COPIES = 4
 """GGML_SCHED_MAX_COPIES: with pipeline parallelism, what crosses into a device exists so often."""
 MARGIN = 8
 """One such part is added: of llama.cpp's own answers for real models, nine in ten lie below."""
+MARGIN_OF_ANOTHER = 4
+"""Such a part is added to the graph of the architecture that an unknown one is taken for."""
 OFFLOAD_BATCH = 32
 """From this batch on a GPU multiplies with weights that lie in host memory (op_offload_min_batch_size)."""
 
@@ -43,9 +45,9 @@ def _part(device: str, n_bytes: int, buffer: str = "") -> Part:
     return Part(device, Kind.COMPUTE, rounded_up(n_bytes), Basis.MODELLED, BY_FORMULA, buffer)
 
 
-def rounded_up(n_bytes: int) -> int:
+def rounded_up(n_bytes: int, margin: int = MARGIN) -> int:
     """Up by a share that the errors of a formula, or of another family's graph, seldom exceed."""
-    return n_bytes + n_bytes // MARGIN
+    return n_bytes + n_bytes // margin
 
 
 class _Form:

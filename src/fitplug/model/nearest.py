@@ -1,96 +1,102 @@
 """Which known architecture an unknown one is most like: by the tensors it has.
 
 A new architecture is mostly a known one with another name and a few details. Its caches, states and graph are supposed to be
-those of the first family here whose tensors are all in the file, and whose keys are, too. Windows are supposed only where
-the file says which layers have one: without, a cache is as long as the context, which is never too short.
+those of the known one whose tensors it has (`signatures.json`, which llama.cpp's own loader said): all of those that must be
+there, and as few others as possible. Windows are supposed only where the file says which layers have one; where there may be
+some, all caches are as long as the context, which is never too short, and the graph has the inputs of both.
 """
 
-from collections.abc import Iterator
-from typing import NamedTuple
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.resources import files
 
 from fitplug.formats.header import Header
 from fitplug.model.architectures import TABLE, Row, Window
 
-SUFFIXES = (".weight", ".bias")
-WINDOW = ("attention.sliding_window", "attention.sliding_window_pattern")
-
-
-class Family(NamedTuple):
-    """A known architecture, and the tensors that tell it from others."""
-
-    name: str
-    has: tuple[str, ...] = ()
-    lacks: tuple[str, ...] = ()
-
-
-ROUTED = "ffn_gate_inp"
+BLOCK = re.compile(r"\bblk\.\d+\.", re.ASCII)
+PART = re.compile(r"\.(weight|bias|scale|input_scale)$", re.ASCII)
+TELLS_NOTHING = (".scale", ".input_scale")
+MERGED = {
+    "attn_qkv": frozenset(("attn_q", "attn_k", "attn_v")),
+    "ffn_gate_up_exps": frozenset(("ffn_gate_exps", "ffn_up_exps")),
+}
+"""One matrix for several: files have one or the others."""
+EITHER = frozenset(("ffn_down", "ffn_down_exps"))
+FEED_FORWARD = frozenset(f"ffn_{part}{kind}" for part in ("gate", "up", "down") for kind in ("", "_exps", "_shexp")) | {
+    "ffn_gate_inp"
+}
+"""Where some blocks may have experts and others not, no file needs both."""
 GATE_IN_UP = "ffn_up, twice as wide as ffn_down"
-FAMILIES = (
-    Family("rwkv7", ("time_mix_a1",)),
-    Family("rwkv6", ("time_mix_w1",)),
-    Family("kimi-linear", ("ssm_f_a", "attn_kv_a_mqa")),
-    Family("lfm2moe", ("shortconv.conv", ROUTED)),
-    Family("lfm2", ("shortconv.conv",)),
-    Family("qwen35moe", ("ssm_alpha", ROUTED)),
-    Family("qwen35", ("ssm_alpha",)),
-    Family("qwen3next", ("ssm_ba",)),
-    Family("plamo2", ("ssm_x", "post_attention_norm")),
-    Family("jamba", ("ssm_x", "attn_output")),
-    Family("mamba", ("ssm_x",)),
-    Family("nemotron_h_moe", ("ssm_d", "attn_q", ROUTED), ("ffn_norm",)),
-    Family("nemotron_h", ("ssm_d", "attn_q", "ffn_up"), ("ffn_norm",)),
-    Family("falcon-h1", ("ssm_d", "attn_q", "ffn_norm")),
-    Family("mamba2", ("ssm_d",), ("attn_q", "attn_qkv")),
-    Family("deepseek32", ("attn_kv_a_mqa", "attn_k_b", "indexer.proj")),
-    Family("deepseek2", ("attn_kv_a_mqa", "attn_k_b")),
-    Family("bert", ("token_types", "layer_output_norm")),
-    Family("gpt-oss", ("attn_sinks", ROUTED)),
-    Family("olmo2", ("post_attention_norm", "post_ffw_norm"), ("attn_norm",)),
-    Family("glm4", ("post_attention_norm", "post_ffw_norm", GATE_IN_UP), ("ffn_gate", ROUTED)),
-    Family("gemma3", ("post_attention_norm", "post_ffw_norm", "attn_q_norm", "ffn_gate")),
-    Family("gemma2", ("post_attention_norm", "post_ffw_norm", "ffn_gate")),
-    Family("glm4moe", ("post_attention_norm", "attn_q_norm", ROUTED)),
-    Family("dots1", ("attn_q_norm", "ffn_gate_shexp", ROUTED)),
-    Family("qwen3moe", ("attn_q_norm", ROUTED)),
-    Family("seed_oss", ("post_attention_norm",), (ROUTED,)),
-    Family("qwen3", ("attn_q_norm",)),
-    Family("qwen2moe", ("ffn_gate_inp_shexp", ROUTED)),
-    Family("deepseek", ("ffn_gate_shexp", ROUTED)),
-    Family("falcon", ("attn_qkv", "ffn_up"), ("ffn_norm", "ffn_gate", ROUTED)),
-    Family("command-r", (), ("ffn_norm", ROUTED)),
-    Family("phi3", (GATE_IN_UP,), ("ffn_gate", ROUTED)),
-    Family("starcoder2", ("ffn_up",), ("ffn_gate", ROUTED)),
-    Family("llama"),
-)
-"""What is most special comes first."""
+WINDOW = "attention.sliding_window"
+ENDLESS = 1 << 30
+SIDE_BY_SIDE = "attention and a state in one block"
+ORDINARY = ("starcoder2", "qwen3moe")
+"""Of several with the same tensors these are the likeliest, then those that come first in the table."""
+ENDS = frozenset(("token_embd", "output"))
+SPECIAL = {"mistral4": "attention.temperature_scale"}
+"""Keys that tell one architecture from another with the same tensors."""
 
 
 def candidates(header: Header) -> Iterator[tuple[str, Row]]:
-    """The families that the file's tensors fit, the nearest first, with the rows to read its keys by."""
-    name = header.metadata["general.architecture"]
-    found = _bases(header)
-    windowed = all(f"{name}.{key}" in header.metadata for key in WINDOW)
-    for family in FAMILIES:
-        if not found.issuperset(family.has) or not found.isdisjoint(family.lacks):
-            continue
-        row = TABLE[family.name]
-        if row.memory == "kv":
-            row = row._replace(window=Window() if windowed else None)
-        yield family.name, row._replace(name=str(name), output="optional" if row.output != "none" else "none")
+    """Those whose tensors the file has, the nearest first."""
+    name = str(header.metadata["general.architecture"])
+    found = bases({t.name: t.shape for t in header.tensors.values()})
+    order = {family: -i for i, family in enumerate(reversed((*ORDINARY, *TABLE)))}
+    fitting = []
+    for family, signature in signatures().items():
+        needs, known = frozenset(signature["needs"]), frozenset((*signature["needs"], *signature["may"]))
+        if known >= EITHER:
+            needs -= FEED_FORWARD
+        special = f"{name}.{SPECIAL[family]}" in header.metadata if family in SPECIAL else None
+        shared = len(needs & found - ENDS - FEED_FORWARD)
+        unlike = len(needs - found) + len(found - known)
+        if unlike <= len(found) // 2:
+            fitting.append(
+                (unlike, special is not True, special is False, -shared, len(TABLE[family].needs), order[family], family)
+            )
+    for *_, family in sorted(fitting):
+        yield family, _row(TABLE[family], name, header)
 
 
-def _bases(header: Header) -> set[str]:
-    """What the file has, without the blocks' numbers."""
-    shapes = {_base(name): tensor.shape for name, tensor in header.tensors.items() if name.endswith(".weight")}
-    up, down = shapes.get("ffn_up", ()), shapes.get("ffn_down", ())
+def signatures() -> Mapping[str, Mapping[str, Sequence[str]]]:
+    """Architecture → "needs" and "may" → names without the blocks' numbers."""
+    found: Mapping[str, Mapping[str, Sequence[str]]] = json.loads((files(__package__) / "signatures.json").read_text("utf-8"))
+    return found
+
+
+def _row(row: Row, name: str, header: Header) -> Row:
+    """The known one's, but for its windows and its output matrix."""
+    if row.memory == "kv":
+        row = row._replace(window=_window(row, name, header))
+    return row._replace(name=name, output=row.output if row.output in ("none", "untied") else "optional")
+
+
+def _window(row: Row, name: str, header: Header) -> Window | None:
+    """What the file says; where it does not say enough, a window as long as any context in every other layer."""
+    pattern, length = header.metadata.get(f"{name}.{WINDOW}_pattern"), header.metadata.get(f"{name}.{WINDOW}")
+    if length is not None and pattern is not None:
+        return Window()
+    if length or (row.window is not None and row.window.when in ("always", "not_zero")):
+        return Window(2, when="always", forced=ENDLESS)
+    return None
+
+
+def bases(shapes: Mapping[str, Sequence[int]]) -> frozenset[str]:
+    """What a file with these tensors has, without the blocks' numbers."""
+    named = {_base(name): shape for name, shape in shapes.items() if name.endswith(".weight")}
+    up, down = named.get("ffn_up", ()), named.get("ffn_down", ())
     gated = {GATE_IN_UP} if len(up) > 1 and down and up[1] == 2 * down[0] else set()
-    return {_base(name) for name in header.tensors} | gated
+    attending, remembering = ({name.split(part)[0] for name in shapes if part in name} for part in ("attn_q.", "ssm_in."))
+    beside = {SIDE_BY_SIDE} if attending & remembering else set()
+    return frozenset(_apart(_base(name) for name in shapes if not name.endswith(TELLS_NOTHING))) | gated | beside
+
+
+def _apart(names: Iterable[str]) -> Iterator[str]:
+    for name in names:
+        yield from MERGED.get(name, (name,))
 
 
 def _base(tensor: str) -> str:
     """blk.7.attn_q.weight → attn_q."""
-    block = tensor.split(".", 2)
-    rest = block[2] if len(block) > 2 and block[0] == "blk" else tensor
-    for suffix in SUFFIXES:
-        rest = rest.removesuffix(suffix)
-    return rest
+    return PART.sub("", BLOCK.sub("", tensor))

@@ -34,11 +34,11 @@ def _theirs(line):
 
 def _drawn(estimator, settings):
     """The prompt's graph in the same form."""
-    placement, resolved, _ = estimator.static(settings)
+    setup = truth.setup(estimator, settings)
     drawing = ComputeEstimator(estimator.model, estimator.machine, estimator.runner)
-    params = drawing.params(placement, estimator.placed(placement, settings), resolved, settings)
-    n_seqs = resolved.n_seq_max
-    nodes = drawing.draw(params(resolved.n_ubatch, n_seqs, n_seqs)).gf.nodes
+    params = drawing.params(setup)
+    n_seqs = setup.resolved.n_seq_max
+    nodes = drawing.draw(params(setup.resolved.n_ubatch, n_seqs, n_seqs)).gf.nodes
     numbers = {id(t): str(i) for i, t in enumerate(nodes)}
     return [
         (

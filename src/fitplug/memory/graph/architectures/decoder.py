@@ -88,6 +88,8 @@ class Decoder(NamedTuple):
     rows_late_if_asked: bool = False
     """The same, but only where a draft asks for that output (cparams.embeddings_nextn)."""
     rows_after_norm: bool = False
+    only_embeds: bool = False
+    """Reads no cache, though there is one, and computes no logits (llama-embed)."""
     logit_scale: Literal["", "key", "always"] = ""
     logit_softcap: Literal["", "key", "always"] = ""
 
@@ -131,11 +133,14 @@ class DecoderGraph:
         if late and row.rows_after_norm:
             cur = ggml.get_rows(cur, out_ids)
             cur.is_output = True
-        self._logits(cur)
+        if row.only_embeds:
+            g.expand(cur)
+        else:
+            self._logits(cur)
 
     def _memory(self) -> InpAttn:
-        """Nothing (diffusion), one cache, or one more for windowed layers."""
-        if self.g.model.memory == "none":
+        """Nothing (diffusion, embeddings), one cache, or one more for windowed layers."""
+        if self.row.only_embeds or self.g.model.memory == "none":
             return self.g.build_attn_inp_no_cache()
         return self.g.build_attn_inp_kv() if self.g.model.swa_type is None else self.g.build_attn_inp_kv_iswa()
 

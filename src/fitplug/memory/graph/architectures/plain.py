@@ -29,7 +29,7 @@ HEADER_EXPERTS = Moe(gating_key=True, norm="key", scale_key=True)
 
 ROWS: dict[str, Decoder] = {
     "llama": LLAMA,
-    "llama-embed": LLAMA,
+    "llama-embed": LLAMA._replace(only_embeds=True),
     "mistral3": LLAMA._replace(attn_temp=True),
     "falcon": CLASSIC._replace(attn_norm_2=True, parallel="ffn_first"),
     "gpt2": CLASSIC._replace(position_embd=True, rope="none"),

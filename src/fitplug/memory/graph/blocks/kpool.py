@@ -49,7 +49,7 @@ class KPoolAttention:
         self.n_new = max(1, n_pool_real)
         self.n_pool = max(POOL_PAD, pad(n_pool_real + 1, POOL_PAD))
         self.n_top_pool = min(self.n_pool, g.hparam("indexer_top_k") // self.kpool)
-        self.has_tail = g.get_bool("attention.indexer.kpool_select_tail")
+        self.has_tail = g.get_bool("attention.indexer.kpool_select_tail", default=True)
         self.n_sel = self.kpool * self.n_top_pool + (self.kpool - 1 if self.has_tail else 0)
         self.gathers = g.n_tokens <= GATHER_UBATCH and self.n_kv > self.n_sel
         self.inp = self._inputs()
