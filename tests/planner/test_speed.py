@@ -13,7 +13,7 @@ from fitplug.memory.estimate import Estimator
 from fitplug.planner.speed import Speedometer
 from fitplug.planner.speed_model import generation_seconds, prompt_seconds
 from fitplug.planner.speed_table import BACKENDS, HOP, KINDS, PIPELINE
-from fitplug.settings import Settings
+from fitplug.settings import Settings, TensorOverride
 from planner_support import SERVER, Quick, card, make_machine, make_model
 
 DENSE = make_model(n_layer=8)
@@ -113,3 +113,15 @@ def test_the_bytes_of_a_token_are_those_of_the_placement():
     slow = Speedometer(DENSE, machine, SERVER)(estimate).generation
     n_bytes = estimate.n_bytes("CUDA0")
     assert slow.high < 900e9 / (0.8 * n_bytes)  # nothing reads faster than the bandwidth
+
+
+@pytest.mark.parametrize("model", [DENSE, EXPERTS], ids=["dense", "experts"])
+def test_the_last_layers_feed_forward_on_the_cpu_is_not_copied_for_a_prompt(model):
+    """It is run for the tokens alone whose outputs are wanted."""
+    everything = speed_of(model, rtx())
+
+    def without(layer):
+        return speed_of(model, rtx(), overrides=(TensorOverride(rf"blk\.{layer}\.ffn_(up|gate|down)", "CPU"),))
+
+    assert without(0).prompt.low < without(7).prompt.low == pytest.approx(everything.prompt.low, rel=0.01)
+    assert without(0).generation.middle == pytest.approx(without(7).generation.middle, rel=0.01)

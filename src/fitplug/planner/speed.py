@@ -91,7 +91,7 @@ class Speedometer:
             on_gpus.append(on_host._replace(kind=first.kind, backend=first.backend, throughput=first.throughput))
             copying = copy_seconds(self.machine.devices[self._names.index(name)], self._host[0])
             copied = self._copied_bytes(estimate) * copying / n_ubatch
-            spread *= PARTLY
+            spread *= PARTLY if copied else 1.0
         several = len(work) > 1 and on_host is None and not estimate.settings.overrides and not links
         seconds = prompt_seconds(on_gpus, n_ubatch, PIPELINE if several else 0.0)
         if seconds is None:
@@ -103,9 +103,13 @@ class Speedometer:
         return Range(1 / (computing * spread + slow / n_ubatch), 1 / (computing / spread + fast / n_ubatch))
 
     def _copied_bytes(self, estimate: Estimate) -> int:
-        """Weights on the CPU, experts in whole: a micro-batch uses nearly all of them."""
+        """Weights on the CPU, experts in whole: a micro-batch uses nearly all of them.
+
+        Not the last layer's feed-forward: of a prompt it sees the tokens alone whose outputs are wanted (inp_out_ids).
+        """
         places = self._places(estimate, place(self.model, self.machine, estimate.settings))
-        return sum(n for name, n in self._sizes(places) if not name.startswith(INPUTS))
+        stays = (*INPUTS, f"blk.{self.model.n_layer - 1}.ffn_") if self.model.causal and self.model.has_output else INPUTS
+        return sum(n for name, n in self._sizes(places) if not name.startswith(stays))
 
     def _sizes(self, places: Mapping[str, str]) -> list[tuple[str, int]]:
         return [(name, self.model.tensors[name].n_bytes) for name, buffer in places.items() if buffer not in self._names]
