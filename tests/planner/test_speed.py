@@ -123,5 +123,5 @@ def test_the_last_layers_feed_forward_on_the_cpu_is_not_copied_for_a_prompt(mode
     def without(layer):
         return speed_of(model, rtx(), overrides=(TensorOverride(rf"blk\.{layer}\.ffn_(up|gate|down)", "CPU"),))
 
-    assert without(0).prompt.low < without(7).prompt.low == pytest.approx(everything.prompt.low, rel=0.01)
+    assert without(0).prompt.low < without(7).prompt.low == pytest.approx(everything.prompt.low, rel=0.05)
     assert without(0).generation.middle == pytest.approx(without(7).generation.middle, rel=0.01)
