@@ -170,7 +170,8 @@ def _check(
         headers = read_headers(listing, models, source.open_file, _safetensors(source, listing, registry), default_cache())
         for n, (candidate, header) in enumerate(headers, 1):
             say(f"looking into {repository}: {n} of {len(models)} models, {candidate.label or candidate.name}")
-            rows += _rows(repository, candidate, header, models, question, say)
+            known = _with_beside(header, listing, candidate, source)
+            rows += _rows(repository, candidate, known, models, question, say)
     order = {id(candidate): n for n, candidate in enumerate(models)}
     rows.sort(key=lambda row: (order[id(row.candidate)], bool(row.quant), -row.n_bytes if row.quant else 0))
     others = [candidate for candidate in found if candidate.role != Role.MODEL]
@@ -200,6 +201,24 @@ def _safetensors(source: "Source", listing: "Listing", registry: Registry) -> An
         return read_header(prefetched(blobs), registry)
 
     return read
+
+
+def _with_beside(
+    header: "Header | FitplugError", listing: "Listing", candidate: "Candidate", source: "Source"
+) -> "Header | FitplugError":
+    """The header with the tokenizer that was downloaded with the weights: kept headers are without."""
+    from dataclasses import replace
+
+    from fitplug.repository.reference import kept_beside, with_companions
+
+    if isinstance(header, FitplugError) or header.format != "safetensors" or source.open_file is None:
+        return header
+    beside = kept_beside(listing, candidate, source.open_file)
+    if not beside:
+        return header
+    configs = [entry for entry in with_companions(listing, candidate) if entry.path.endswith("config.json")]
+    blobs = [*beside, *(source.open_file(listing, entry) for entry in configs)]
+    return replace(header, beside=blobs, folder=str(getattr(beside[0], "folder", "")))
 
 
 def _rows(

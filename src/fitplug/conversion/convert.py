@@ -12,10 +12,11 @@ from fitplug.conversion.classes import ROWS
 from fitplug.conversion.common import COMMON, rope_scaling, text_name
 from fitplug.conversion.config import MAX_LAYERS, Config
 from fitplug.conversion.dequantize import unpacked
-from fitplug.conversion.layout import ALIGNMENT, header_length
+from fitplug.conversion.layout import ALIGNMENT, NOT_CONVERTED, header_length
 from fitplug.conversion.names import TensorNames
 from fitplug.conversion.quantize import Facts, Shape, tensor_types
 from fitplug.conversion.row import MOVED, Row, Step, keys_of
+from fitplug.conversion.words import cut_to_words, with_words
 from fitplug.errors import FitplugError
 from fitplug.formats.ggml_types import FILE_TYPES, row_size
 from fitplug.formats.header import Header, Skipped, Tensor, Value
@@ -38,6 +39,12 @@ _NUMBERS = ("i32", "i64")
 _OWN = ("tokenizer.", "xielu.", "diffusion.")
 """Keys without the architecture's name."""
 
+IMATRIX: Mapping[str, Value] = {
+    "quantize.imatrix.file": Skipped("char", 127, n_bytes=1), "quantize.imatrix.dataset": Skipped("char", 127, n_bytes=1),
+    "quantize.imatrix.entries_count": 0, "quantize.imatrix.chunks_count": 0,
+}  # fmt: skip
+"""What llama-quantize writes down of an importance matrix, whose names nobody knows yet (tools/quantize/quantize.cpp)."""
+
 
 def convert(header: Header) -> Header:
     """The header as convert_hf_to_gguf.py would write it, in the type that most of it has.
@@ -58,11 +65,14 @@ def convert(header: Header) -> Header:
         shapes = [made for shape in shapes for made in _stepped(step, shape, config)]
     type_ = _guessed(header)
     mapped = [*(shape for extra in row.extra for shape in extra(config)), *_mapped(shapes, row, n_blocks)]
-    typed = [shape._replace(type=_written(shape, type_, row)) for shape in mapped]
+    typed: Sequence[Shape] = [shape._replace(type=_written(shape, type_, row)) for shape in mapped]
     if len({shape.name for shape in typed}) != len(typed):
         raise FitplugError("two tensors would have one name as GGUF: the model is not what its config.json says")
     ftype = next((KEPT[shape.type] for shape in typed if shape.type in KEPT), type_.upper())
-    return _header(typed, {**_metadata(config, row, n_blocks), "general.file_type": _file_type(ftype)}, ftype)
+    typed = cut_to_words(header, config, typed)
+    metadata = {**_metadata(config, row, n_blocks), **({"general.file_type": _file_type(ftype)} if row.labelled else {})}
+    found, note = with_words(header, config, row.architecture, typed, metadata)
+    return _header(typed, found, ftype, [note] if note else [])
 
 
 def _stepped(step: Step, shape: Shape, config: Config) -> Iterable[Shape]:
@@ -95,7 +105,9 @@ def quantised(header: Header, ftype: str, *, imatrix: bool | None = None) -> Hea
             f"its experts are MXFP4 already, which llama-quantize does not quantise again: no {ftype}, but MXFP4_MOE"
         )
     made = [shape._replace(type=types[shape.name], shape=_trimmed(shape.shape)) for shape in shapes]
-    return _header(made, {**header.metadata, "general.file_type": _file_type(ftype)}, ftype)
+    doubt = header_length(header.metadata, header.tensors.values()).doubt
+    keys = {**header.metadata, "general.file_type": _file_type(ftype), **(IMATRIX if with_imatrix else {})}
+    return _header(made, keys, ftype, [note for note in header.notes if note not in (CONVERTED, doubt)])
 
 
 def _trimmed(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -239,12 +251,12 @@ def _metadata(config: Config, row: Row, n_blocks: int) -> Mapping[str, Value]:
         "general.architecture": row.architecture,
         **({"general.name": name} if isinstance(name := config.get("_name_or_path"), str) and name else {}),
         **{key if key.startswith(_OWN) else f"{row.architecture}.{key}": value for key, value in keys.items()},
-        "tokenizer.ggml.model": "not converted",
+        "tokenizer.ggml.model": NOT_CONVERTED,
         "tokenizer.ggml.tokens": Skipped("string", n_vocab),
     }
 
 
-def _header(shapes: Sequence[Shape], metadata: Mapping[str, Value], ftype: str) -> Header:
+def _header(shapes: Sequence[Shape], metadata: Mapping[str, Value], ftype: str, notes: Sequence[str]) -> Header:
     tensors, offset = {}, 0
     for shape in shapes:
         n_rows = 1
@@ -254,11 +266,10 @@ def _header(shapes: Sequence[Shape], metadata: Mapping[str, Value], ftype: str) 
         tensors[shape.name] = Tensor(shape.name, shape.type, shape.shape, n_bytes, offset)
         offset += -(-n_bytes // ALIGNMENT) * ALIGNMENT
     length = header_length(metadata, tensors.values())
-    low, likely, high = (f"{n / 1e6:.1f}" for n in (length.low, length.likely, length.high))
-    doubt = f"its header, nearly all of it vocabulary, is taken for {likely} MB: it may be {low} to {high}"
     return Header(
         format="gguf", metadata=metadata, tensors=tensors, n_bytes=length.likely + offset, header_bytes=length.likely,
-        shards=(f"model-{ftype}.gguf",), version=3, data_offsets=(length.likely,), notes=(CONVERTED, doubt),
+        shards=(f"model-{ftype}.gguf",), version=3, data_offsets=(length.likely,),
+        notes=(CONVERTED, *notes, *([length.doubt] if length.doubt else [])),
     )  # fmt: skip
 
 

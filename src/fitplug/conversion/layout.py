@@ -1,8 +1,7 @@
 """How long the header of a GGUF file is: gguf-py/gguf/gguf_writer.py, and gguf_write_to_buf in ggml/src/gguf.cpp.
 
-Keys, tensor infos and padding are exact. The vocabulary is another matter: its texts are in files beside the weights that
-are not
-read, so that it is only known within bounds, and so is what the model's card says of itself.
+Keys, tensor infos and padding are exact, and so is the vocabulary where the tokenizer's files lie beside the weights
+(`vocabulary`). Where they do not, their texts are only known within bounds, and so is what the model's card says of itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,8 @@ _CARD = (0, 20_000)
 """What a model's card, its sampling and its chat template take."""
 UNREAD = ("tokenizer.ggml.model", "tokenizer.ggml.tokens")
 """Keys that stand for the vocabulary of a model that is not converted yet."""
+NOT_CONVERTED = "not converted"
+"""The value of the first one then."""
 
 
 class Length(NamedTuple):
@@ -34,9 +35,22 @@ class Length(NamedTuple):
         """Half way."""
         return _padded((self.low + self.high) // 2)
 
+    @property
+    def doubt(self) -> str:
+        """In words; empty where it is known to the byte."""
+        if self.low == self.high:
+            return ""
+        if self.high - self.low < _CARD[1]:
+            return f"its header is taken for {self.likely:,} bytes: it may be {self.low:,} to {self.high:,}"
+        low, likely, high = (f"{n / 1e6:.1f}" for n in (self.low, self.likely, self.high))
+        return f"its header, nearly all of it vocabulary, is taken for {likely} MB: it may be {low} to {high}"
+
 
 def header_length(metadata: Mapping[str, Value], tensors: Iterable[Tensor]) -> Length:
     """Of a converted model, with the vocabulary that it will have."""
+    if metadata.get(UNREAD[0]) != NOT_CONVERTED:
+        n, doubt = known_bytes(metadata, tensors), sum(map(_doubt, metadata.values()))
+        return Length(_padded(n), _padded(n + doubt))
     known = {key: value for key, value in metadata.items() if key not in UNREAD}
     n = known_bytes({"general.type": "model", "general.quantization_version": 2, **known}, tensors)
     tokens = metadata.get("tokenizer.ggml.tokens")
@@ -59,10 +73,14 @@ def _value(value: Value) -> int:
     if isinstance(value, str):
         return _LENGTH + len(value.encode())
     if isinstance(value, Skipped):
-        return 0
+        return _LENGTH + value.n_bytes + (0 if value.item_type == "char" else _TYPE)
     if isinstance(value, tuple):
         return _TYPE + _LENGTH + sum(map(_value, value))
     return _NUMBER
+
+
+def _doubt(value: Value) -> int:
+    return value.length - value.n_bytes if isinstance(value, Skipped) and value.item_type == "char" else 0
 
 
 def _padded(n: int) -> int:

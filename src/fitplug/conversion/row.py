@@ -44,6 +44,8 @@ class Row(NamedTuple):
     without: tuple[str, ...] = ()
     """Common keys that the class takes back."""
     extra: tuple[Extra, ...] = ()
+    labelled: bool = True
+    """Whether the class writes general.file_type; where it forgets to, only llama-quantize does."""
     common: bool = True
     """Whether the class begins with TextModel.set_gguf_parameters."""
     nextn: tuple[str, ...] | int = ()

@@ -31,6 +31,8 @@ class Skipped(NamedTuple):
     length: int
     end: int = 0
     """Where it ends in its file."""
+    n_bytes: int = 0
+    """Of all items, where the array is not read but worked out; of a text ("char") the least, `length` being the most."""
 
 
 Scalar: TypeAlias = int | float | bool | str
@@ -80,6 +82,10 @@ class Header:
     """Where each shard's data section begins: `Tensor.offset` counts from there."""
     notes: Sequence[str] = ()
     """Anything odd that was met and did not stop the reading."""
+    beside: Sequence[Blob] = ()
+    """Small files beside the weights (tokenizer, model card), not read until a conversion wants them."""
+    folder: str = ""
+    """What the folder is called that all of them lie in."""
 
     def length(self, key: str) -> int | None:
         """Number of entries of an array, built or stepped over; None if the key is absent or a scalar."""

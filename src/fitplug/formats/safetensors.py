@@ -75,7 +75,7 @@ def read(blobs: Sequence[Blob]) -> Header:
     return Header(
         format="safetensors", metadata=metadata, tensors=tensors, n_bytes=sum(blob.n_bytes for blob in files.shards),
         shards=tuple(blob.name for blob in files.shards), header_bytes=sum(offsets), data_offsets=tuple(offsets),
-        notes=tuple(notes),
+        notes=tuple(notes), beside=files.beside, folder=str(getattr(files.shards[0], "folder", "")),
     )  # fmt: skip
 
 

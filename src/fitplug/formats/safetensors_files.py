@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fitplug.errors import UnreadableError
 from fitplug.formats.header import Blob
 from fitplug.formats.json_stream import JsonStream
-from fitplug.formats.safetensors_names import CONFIG, INDEX, MAX_SHARDS, QUANT_CONFIG, shards_of
+from fitplug.formats.safetensors_names import BESIDE, BESIDE_BELOW, CONFIG, INDEX, MAX_SHARDS, QUANT_CONFIG, shards_of
 
 
 class Files(NamedTuple):
@@ -17,6 +17,7 @@ class Files(NamedTuple):
     config: Blob | None
     quant_config: Blob | None
     notes: Sequence[str]
+    beside: Sequence[Blob] = ()
 
 
 def sort_files(blobs: Sequence[Blob]) -> Files:
@@ -25,7 +26,8 @@ def sort_files(blobs: Sequence[Blob]) -> Files:
     Raises:
         UnreadableError: a shard is missing, or several models lie together.
     """
-    by_name = {_base(blob): blob for blob in blobs}
+    beside = [blob for blob in blobs if _is_beside(blob.name)]
+    by_name = {_base(blob): blob for blob in blobs if blob not in beside}
     weights = {name: blob for name, blob in by_name.items() if not name.endswith(".json")}
     indices = sorted(name for name in by_name if name.endswith(INDEX))
     index = by_name["model" + INDEX if "model" + INDEX in indices else indices[0]] if indices else None
@@ -36,7 +38,9 @@ def sort_files(blobs: Sequence[Blob]) -> Files:
         raise UnreadableError(f"{missing[0][:80]}{more} of {len(wanted)} files is missing: fetch it into the same folder")
     others = [name for name in weights if name not in wanted]
     notes = [f"left out, as not of this model: {', '.join(others[:5])}"] if others else []
-    return Files([weights[name] for name in wanted], index, by_name.get(CONFIG), by_name.get(QUANT_CONFIG), notes)
+    config = by_name.get(CONFIG)
+    beside = [*beside, config] if beside and config else []
+    return Files([weights[name] for name in wanted], index, config, by_name.get(QUANT_CONFIG), notes, beside)
 
 
 def weight_map(index: Blob) -> Iterator[tuple[str, str]]:
@@ -49,6 +53,10 @@ def weight_map(index: Blob) -> Iterator[tuple[str, str]]:
         for name in stream.members():
             yield name, stream.string()
     stream.finish()
+
+
+def _is_beside(name: str) -> bool:
+    return name in BESIDE or any(name.startswith(f"{folder}/") and name.endswith(end) for folder, end in BESIDE_BELOW)
 
 
 def _base(blob: Blob) -> str:

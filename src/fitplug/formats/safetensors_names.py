@@ -7,6 +7,14 @@ MAX_SHARDS = 4096
 INDEX, CONFIG, QUANT_CONFIG = ".safetensors.index.json", "config.json", "hf_quant_config.json"
 CONFIGS = (CONFIG, QUANT_CONFIG)
 """What says what the model is, and, for some of ModelOpt's, how its weights are stored."""
+BESIDE = frozenset({
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "generation_config.json",
+    "chat_template.jinja", "chat_template.json", "tokenizer.model", "tokenizer.model.v3", "sentencepiece.bpe.model",
+    "spiece.model", "merges.txt", "modules.json", "tokenizer.jsonl", "rwkv_vocab_v20230424.txt", "tekken.json", "README.md",
+})  # fmt: skip
+"""What llama.cpp's converter looks at besides."""
+BESIDE_BELOW = (("additional_chat_templates", ".jinja"), ("1_Pooling", "config.json"))
+"""The same in folders below, by their names' ends."""
 _SHARD = re.compile(r"(?P<prefix>.*)[-_](?P<no>\d{5,6})-of-(?P<count>\d{5,6})\.safetensors", re.DOTALL)
 
 

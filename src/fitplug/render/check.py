@@ -16,6 +16,8 @@ _PLACES = {"gpu": "fully", "experts": "experts on the CPU", "layers": "layers on
 _ROLES = {Role.PROJECTOR: "projector", Role.DRAFT: "draft model", Role.IMATRIX: "importance matrix", Role.ADAPTER: "adapter",
           Role.PIECES: "in pieces: join them with cat"}  # fmt: skip
 _MARK = "→ "
+_SLIGHT = 4096
+"""Bytes that nobody misses: the names that an importance matrix leaves in a file."""
 
 
 def show(checked: Sequence[Checked], goal: Goal, notes: Sequence[str], words: Sequence[str]) -> None:
@@ -59,7 +61,9 @@ def _repository(one: Checked, advice: Advice | None) -> list[Block]:
         Line(f"{n} of {len(considered)} fit" if n else "none fits", "good" if n else "bad"),
     ]
     if any(row.quant for row in one.rows):
-        blocks.append(Line("safetensors: the rows below are what llama.cpp's own tools would make of them", "quiet"))
+        blocks.append(
+            Line(f"safetensors: the rows below are what llama.cpp's own tools would make of them{_give(one)}", "quiet")
+        )
     blocks.append(_table(one.rows, advice))
     if advice is not None:
         blocks.append(Line(f"take {_shown(advice.row, one.rows)}: {one_line(advice.reason)}", "good"))
@@ -68,6 +72,15 @@ def _repository(one: Checked, advice: Advice | None) -> list[Block]:
         blocks.append(Table("beside the models", ("file", "what", "quant", ">size"), rows))
     notes = _notes(one, advice)
     return [*blocks, Points("notes", notes)] if notes else blocks
+
+
+def _give(one: Checked) -> str:
+    """How far the sizes may be off, where the vocabulary is not read for them."""
+    from fitplug.conversion.sizes import size_of
+
+    found = [size_of(row.header) for row in one.rows if row.quant and row.header is not None]
+    most = max((size.high - size.low for size in found), default=0) // 2
+    return f", give or take {format_bytes(most)} of vocabulary" if most > _SLIGHT else ""
 
 
 def _table(rows: Sequence[Row], advice: Advice | None) -> Table:
@@ -166,6 +179,16 @@ def _advice_json(advice: Advice | None) -> dict[str, Any] | None:
     return {"reference": row.reference, "label": row.label, "reason": advice.reason, "commands": commands}
 
 
+def _range_json(row: Row) -> dict[str, int]:
+    """The least and the most that a file will have which is not there yet."""
+    if not row.quant or row.header is None:
+        return {}
+    from fitplug.conversion.sizes import size_of
+
+    size = size_of(row.header)
+    return {"low_bytes": size.low, "high_bytes": size.high}
+
+
 def _row_json(row: Row, one: Checked) -> dict[str, Any]:
     from fitplug.render.json import memory_json, settings_json, speed_json
 
@@ -177,6 +200,7 @@ def _row_json(row: Row, one: Checked) -> dict[str, Any]:
         "format": row.candidate.format,
         "quant": row.quant or None,
         "n_bytes": row.n_bytes,
+        **_range_json(row),
         "bits_per_weight": round(row.bits, 4) or None,
         "quality": row.quality or None,
         "fits": row.fits,

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fitplug.errors import FitplugError
 from fitplug.extension import Architecture
@@ -14,7 +14,11 @@ from fitplug.render.text import one_line, shortened
 from fitplug.render.words import format_params
 from fitplug.units import format_bytes
 
+if TYPE_CHECKING:
+    from fitplug.conversion.sizes import Size
+
 _MAX_VALUE = 60
+_IMATRIX = "a file made with an importance matrix also holds the names of the matrix and of its texts, which nobody knows yet"
 
 
 def show(header: Header, architectures: Sequence[Architecture], *, everything: bool) -> None:
@@ -34,6 +38,9 @@ def page(header: Header, model: Model | str, *, everything: bool) -> Sequence[Bl
     tokenizer = _tokenizer_pairs(header)
     if tokenizer:
         blocks.append(Pairs("tokenizer", tokenizer))
+    files = _as_gguf(header, model)
+    if files:
+        blocks.append(_gguf_table(files))
     if everything:
         blocks += [
             Pairs("keys", [(one_line(key), _value(value)) for key, value in header.metadata.items()]),
@@ -41,7 +48,7 @@ def page(header: Header, model: Model | str, *, everything: bool) -> Sequence[Bl
                 (one_line(t.name), t.type, " x ".join(map(str, t.shape)), f"{t.n_bytes:,}") for t in header.tensors.values()
             ]),
         ]  # fmt: skip
-    notes = [*(model.assumptions if isinstance(model, Model) else [model]), *header.notes]
+    notes = [*(model.assumptions if isinstance(model, Model) else [model]), *header.notes, *_doubts(model, files)]
     if notes:
         blocks.append(Points("notes", list(map(one_line, notes))))
     if not everything:
@@ -54,6 +61,7 @@ def header_json(header: Header, architectures: Sequence[Architecture], *, everyt
     from fitplug.render.json import model_json
 
     model = _understood(header, architectures)
+    files = _as_gguf(header, model)
     shown: dict[str, Any] = {
         "model": model_json(model) | {"layers": _layers_json(model)} if isinstance(model, Model) else None,
         "format": header.format,
@@ -69,8 +77,9 @@ def header_json(header: Header, architectures: Sequence[Architecture], *, everyt
             for kind, (n, elements, n_bytes) in _by_type(header).items()
         ],
         "tokenizer": dict(_tokenizer_pairs(header)),
-        "chat_template": header.metadata.get("tokenizer.chat_template"),
-        "notes": [*([] if isinstance(model, Model) else [model]), *header.notes],
+        "chat_template": template if isinstance(template := header.metadata.get("tokenizer.chat_template"), str) else None,
+        "as_gguf": _gguf_json(files),
+        "notes": [*([] if isinstance(model, Model) else [model]), *header.notes, *_doubts(model, files)],
     }
     if everything:
         shown["metadata"] = {key: _value_json(value) for key, value in header.metadata.items()}
@@ -155,6 +164,38 @@ def _types_table(header: Header) -> Table:
         for kind, (n, elements, n_bytes) in _by_type(header).items()
     ]  # fmt: skip
     return Table("tensors by type", ("type", ">tensors", ">weights", ">memory", ">bits", ">share"), rows)
+
+
+def _as_gguf(header: Header, model: Model | str) -> "Sequence[Size]":
+    """The files that llama.cpp's tools make of safetensors."""
+    if header.format != "safetensors" or isinstance(model, str):
+        return ()
+    from fitplug.conversion.sizes import sizes
+
+    return sizes(model.header)
+
+
+def _gguf_table(files: "Sequence[Size]") -> Table:
+    rows = [
+        (one.file_type, f"{one.n_bytes:,}" if one.exact else f"about {one.n_bytes:,}", format_bytes(one.n_bytes),
+         "" if one.exact else f"{one.low:,} to {one.high:,}")
+        for one in files
+    ]  # fmt: skip
+    return Table("as GGUF", ("file type", ">bytes", ">size", "range"), rows)
+
+
+def _doubts(model: Model | str, files: "Sequence[Size]") -> list[str]:
+    """Why the size as GGUF is not known to the byte."""
+    if isinstance(model, str) or all(one.exact for one in files):
+        return []
+    return [note for note in model.header.notes if note not in model.assumptions] or [_IMATRIX]
+
+
+def _gguf_json(files: "Sequence[Size]") -> list[dict[str, Any]]:
+    return [
+        {"file_type": one.file_type, "n_bytes": one.n_bytes, "low_bytes": one.low, "high_bytes": one.high, "exact": one.exact}
+        for one in files
+    ]
 
 
 def _places_table(header: Header) -> Table:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fitplug.errors import FitplugError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
-from fitplug.formats.safetensors_names import CONFIGS
+from fitplug.formats.safetensors_names import BESIDE, CONFIGS
 from fitplug.repository.grouping import Candidate, select
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}")
@@ -57,7 +57,18 @@ def open_reference(
     reference = parse_reference(text)
     listing = list_files(f"{reference.repository}@{reference.revision}" if reference.revision else reference.repository)
     chosen = select(listing, reference.wanted)
-    return [open_file(listing, entry) for entry in with_companions(listing, chosen)]
+    blobs = [open_file(listing, entry) for entry in with_companions(listing, chosen)]
+    return [*blobs, *kept_beside(listing, chosen, open_file)]
+
+
+def kept_beside(listing: Listing, chosen: Candidate, open_file: Callable[[Listing, Entry], Blob]) -> Sequence[Blob]:
+    """Tokenizer and card of safetensors, where they and the weights are on this disk: nothing is fetched for their sake."""
+    folder = chosen.entries[0].path.rpartition("/")[0]
+    below = {entry.path.rpartition("/")[2]: entry for entry in listing.entries if entry.path.rpartition("/")[0] == folder}
+    if chosen.format != "safetensors" or not hasattr(open_file(listing, chosen.entries[0]), "path"):
+        return ()
+    found = [open_file(listing, entry) for name, entry in below.items() if name in BESIDE]
+    return [blob for blob in found if hasattr(blob, "path")]
 
 
 def with_companions(listing: Listing, chosen: Candidate) -> list[Entry]:

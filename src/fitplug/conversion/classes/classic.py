@@ -155,7 +155,7 @@ ROWS: Mapping[str, Class] = {
                                                      default=0.25) * even_head(c)),
         "attention.head_count": "num_attention_heads", "use_parallel_residual": or_else(True, "use_parallel_residual"),
         "attention.layer_norm_epsilon": "layer_norm_eps",
-    }, common=False),
+    }, common=False, labelled=False),
     "GPTBigCodeForCausalLM": Row("starcoder", _plain(kv=constant(1)), common=False),
     "Starcoder2ForCausalLM": Row("starcoder2"),
     "GPTRefactForCausalLM": Row("refact", _plain(kv=constant(1), n_ff=_refact_width, eps="attention.layer_norm_rms_epsilon"),
@@ -176,7 +176,7 @@ ROWS: Mapping[str, Class] = {
         "attention.layer_norm_epsilon": constant(1e-5), "attention.clamp_kqv": "attn_config.clip_qkv",
         "attention.max_alibi_bias": lambda c: c.real("attn_config.alibi_bias_max",
             default=0.0) if c.given("attn_config.alibi") else 0.0,
-    }, common=False),
+    }, common=False, labelled=False),
     "FalconForCausalLM": _FALCON,
     "RWForCausalLM": _FALCON,
     "PhiForCausalLM": Row("phi2", {
