@@ -131,6 +131,7 @@ def test_safetensors_are_shown_as_they_are_and_as_what_they_would_be(hub, run, t
     assert {"Q8_0", "Q4_K_M", "IQ4_XS"} <= {row["quant"] for row in others}
     assert all(row["fits"] for row in others)
     assert run("auto", f"{scheme}:team/tensors:Q4_K_M", *CARD, "--json").json["model"]["file_type"] == "Q4_K_M"
+    assert run("auto", f"{scheme}:team/tensors:Q4_K_M", *CARD).out.count("worked out from safetensors") == 1
     assert run("show", f"{scheme}:team/tensors").status == 0
 
 

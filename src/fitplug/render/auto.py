@@ -23,7 +23,7 @@ def page(plan: Plan, export: Export) -> Sequence[Block]:
     pairs = settings_pairs(estimate, machine, model)
     speed = speed_words(plan.speed)
     basis = [f"speed: {plan.speed.basis}"] if plan.speed and speed and plan.speed.basis else []
-    notes = [one_line(note) for note in (*model.assumptions, *estimate.notes, *export.notes, *machine.notes, *basis)]
+    notes = [one_line(note) for note in (*estimate.notes, *export.notes, *machine.notes, *basis)]
     blocks: list[Block] = [title(model), verdict(plan), bars(estimate, machine)]
     blocks.append(Pairs(pairs.heading, [*pairs.pairs, ("speed", speed)] if speed else pairs.pairs))
     blocks += command_blocks(export) if plan.fits else ()

@@ -19,7 +19,7 @@ def show(estimate: Estimate, machine: Machine, model: Model, *, fits: bool) -> N
 
 def page(estimate: Estimate, machine: Machine, model: Model, *, fits: bool) -> Sequence[Block]:
     """The verdict, each device, each part, and how sure the figures are."""
-    notes = [one_line(note) for note in (*model.assumptions, *estimate.notes, *machine.notes)]
+    notes = [one_line(note) for note in (*estimate.notes, *machine.notes)]
     blocks: list[Block] = [
         title(model),
         verdict(estimate, machine, fits=fits),
