@@ -99,13 +99,11 @@ class Config:
         value = self.given(*names)
         if not isinstance(value, (int, float)):
             return default
-        if not isfinite(value):
-            raise FitplugError(f"config.json gives no usable {names[0]}: what this model would be as GGUF is not known")
-        return float(value)
+        return _real(value, names[0])
 
     def reals(self, *names: str) -> tuple[float, ...]:
         """The same for a list of any numbers."""
-        return tuple(float(item) if isinstance(item, (int, float)) else 0.0 for item in self.items(*names))
+        return tuple(_real(value, names[0]) for value in self.items(*names) if isinstance(value, (int, float)))
 
     def items(self, *names: str) -> tuple[Scalar, ...]:
         """The same for a list; empty where there is none."""
@@ -188,6 +186,12 @@ class Config:
             first, _, second = value[1:].partition("/")
             return self.number(first) // max(1, self.number(second)) if second else self.number(first)
         return value  # type: ignore[no-any-return]  # a scalar, as the file has them
+
+
+def _real(value: float, name: str) -> float:
+    if not isfinite(value):
+        raise FitplugError(f"config.json gives no usable {name}: what this model would be as GGUF is not known")
+    return float(value)
 
 
 def _whole(value: Value | None, name: str) -> int:

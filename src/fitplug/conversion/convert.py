@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from fitplug.conversion import CONVERTED
-from fitplug.conversion.classes import ROWS
+from fitplug.conversion.classes import REFUSED, ROWS
 from fitplug.conversion.common import COMMON, rope_scaling, text_name
 from fitplug.conversion.config import MAX_LAYERS, Config
 from fitplug.conversion.dequantize import unpacked
@@ -123,6 +123,8 @@ def customary(header: Header) -> Sequence[str]:
 
 def _row(config: Config) -> Row:
     found = ROWS.get(config.architecture)
+    if config.architecture in REFUSED:
+        raise FitplugError(f"{config.architecture}: {REFUSED[config.architecture]}")
     if found is None:
         what = f"models of the class {config.architecture[:60]}" if config.architecture else "a model without config.json"
         raise FitplugError(f"what llama.cpp would make of {what} is not known; look for a repository with GGUF files")

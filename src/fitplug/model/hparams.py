@@ -7,6 +7,8 @@ from fitplug.model.reading import MAX_LAYERS, MAX_U32, Keys
 
 MAX_EXPERTS = 1024
 """LLAMA_MAX_EXPERTS (src/llama-hparams.h)."""
+MAX_STREAMS = 256
+"""Of hyper-connections, which the graph takes one by one; four are known."""
 SQRT_SOFTPLUS = 4
 """LLAMA_EXPERT_GATING_FUNC_TYPE_SQRT_SOFTPLUS."""
 
@@ -143,6 +145,8 @@ def _check(keys: Keys, row: Row, h: Hparams) -> None:
         keys.refuse("it has no MLA lengths (attention.key_length_mla, .value_length_mla), which the architecture needs")
     if row.memory == "dsv4" and keys.u32(GATING) != SQRT_SOFTPLUS:
         keys.refuse("its expert_gating_func is not the one that llama.cpp knows for this architecture")
+    if h.extra.get("dsv4_hc_mult", 0) > MAX_STREAMS:
+        keys.refuse("the residual streams of its hyper_connection.count are more than its tensors can have")
     if "output.weight" not in keys.header.tensors and row.output == "required" and keys.header.tensors:
         keys.refuse("the tensor output.weight is missing")
     if "token_embd.weight" not in keys.header.tensors and row.input == "required" and keys.header.tensors:

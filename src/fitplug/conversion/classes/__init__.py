@@ -30,3 +30,11 @@ ROWS: Mapping[str, Class] = {
     **layered.ROWS, **plain.ROWS, **classic.ROWS, **rwkv.ROWS, **encoders.ROWS, **drafts.ROWS,
 }  # fmt: skip
 """By `architectures` of config.json."""
+_NOT_READ = "llama.cpp's converter does not get to the end of it; look for a repository with GGUF files"
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(("BaichuanForCausalLM", "BaiChuanForCausalLM"), _NOT_READ),
+    "CogVLMForCausalLM": "llama.cpp's converter leaves out the experts for pictures, without which llama.cpp does not load it; "
+    "look for a repository with GGUF files",
+    "UltravoxModel": "it has no text model of its own; take the one that its config.json names",
+}
+"""Classes that the converter registers and makes nothing of that runs (conversion/baichuan.py calls itself without end)."""

@@ -35,8 +35,8 @@ def _whole(items: Sequence[object]) -> list[int]:
 def _openelm_widths(config: Config) -> Value:
     """OpenELMModel._make_divisible."""
     divisor, widths = max(1, config.number("ffn_dim_divisor")), []
-    for factor in config.items("ffn_multipliers"):
-        n = (float(factor) if isinstance(factor, (int, float)) else 0.0) * config.number("model_dim")
+    for factor in config.reals("ffn_multipliers"):
+        n = factor * config.number("model_dim")
         width = max(divisor, int(n + divisor / 2) // divisor * divisor)
         widths.append(width + divisor if width < 0.9 * n else width)
     return tuple(widths)
@@ -57,8 +57,8 @@ _OPENELM = Row(
 def _deci_block(config: Config, block: str) -> tuple[int, int, int]:
     """Heads, KV heads and the feed-forward's width of one block (DeciModel.__init__)."""
     heads, group = config.number("num_attention_heads"), config.get(f"{block}.attention.n_heads_in_group")
-    factor = config.get(f"{block}.ffn.ffn_mult")
-    width = int(2 * factor * config.number("hidden_size") / 3) if isinstance(factor, (int, float)) else 0
+    factor = config.real(f"{block}.ffn.ffn_mult", default=0.0)
+    width = int(2 * factor * config.number("hidden_size") / 3)
     width = -(-width // 256) * 256
     if isinstance(group, int) and group > 0:
         return heads, heads // group, width

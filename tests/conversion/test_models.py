@@ -1,0 +1,77 @@
+"""What becomes of a class as GGUF is a model to all that follows: its memory is known, or llama.cpp would not load it."""
+
+import pytest
+
+from conversion.checkpoints import llama
+from conversion.conftest import header_of
+from conversion.test_classes import RECORDED, made
+from fitplug.api import estimate, imagine_machine
+from fitplug.conversion.classes import REFUSED
+from fitplug.conversion.convert import convert
+from fitplug.errors import FitplugError, RefusedError
+from fitplug.model.describe import describe
+
+CARD = imagine_machine("RTX 4090")
+DRAFTS = frozenset((
+    "DFlash2DraftModel", "DFlashDraftModel", "DSparkDraftModel", "DSparkSpeculator", "DeepseekV4DSparkModel",
+    "Eagle3DraftModel",
+    "Eagle3LlamaForCausalLM", "Gemma4AssistantForCausalLM", "Gemma4UnifiedAssistantForCausalLM", "Lfm2DSparkDraftModel",
+    "LingDSparkModel", "LlamaForCausalLM+EAGLE3", "LlamaForCausalLMEagle3", "MuseGlimmerAssistantModel", "Qwen3DSparkModel",
+))  # fmt: skip
+"""Which have not all tensors of their own."""
+LACKING = frozenset((
+    "BailingMoeV2ForCausalLM", "DeepseekV32ForCausalLM", "ExaoneMoEForCausalLM", "ExaoneMoeForCausalLM", "Gemma4ForCausalLM",
+    "Gemma4ForConditionalGeneration", "Gemma4UnifiedForConditionalGeneration", "MellumForCausalLM", "ModernBertForMaskedLM",
+    "ModernBertModel", "NemotronHForCausalLM+moe", "Qwen2VLForConditionalGeneration", "Qwen2VLModel", "Qwen2_5OmniModel",
+    "Qwen2_5_VLForConditionalGeneration", "Qwen3ASRForConditionalGeneration", "Qwen3OmniMoeForConditionalGeneration",
+    "Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration", "SarvamMoEForCausalLM",
+    "modeling_sarvam_moe.SarvamMoEForCausalLM",
+))  # fmt: skip
+"""Whose small config.json, as transformers or a hand wrote it, says less than llama.cpp asks of the GGUF."""
+
+
+@pytest.mark.parametrize("name", sorted(RECORDED))
+def test_its_memory_is_known(name):
+    """But for what llama.cpp itself refuses."""
+    refused = ""
+    try:
+        assert estimate(describe(made(name)), CARD, n_ctx=512).parts
+    except RefusedError as error:
+        refused = str(error)
+    wanted = "is a draft that uses its target's" if name in DRAFTS else "does not load this file" if name in LACKING else ""
+    assert wanted in refused
+    assert bool(wanted) == bool(refused)
+
+
+@pytest.mark.parametrize("kind", sorted(REFUSED))
+def test_what_the_converter_makes_nothing_of_is_refused_with_the_reason(kind):
+    config, tensors = llama(2)
+    with pytest.raises(FitplugError, match=f"{kind}: "):
+        convert(header_of(config | {"architectures": [kind]}, tensors))
+
+
+def test_a_draft_that_leaves_its_targets_layers_to_the_target_is_refused():
+    """llama.cpp's converter reads them from the target's config.json."""
+    entry = RECORDED["LlamaForCausalLMEagle3"]
+    config = {key: value for key, value in entry["config"].items() if key != "eagle_aux_hidden_state_layer_ids"}
+    tensors = {key: (dtype, tuple(shape)) for key, dtype, shape in entry["source"]}
+    with pytest.raises(FitplugError, match="which of its target's layers"):
+        convert(header_of(config, tensors))
+
+
+def test_experts_of_deepseek_v4_are_read_in_mxfp4_only():
+    """DeepseekV4Model._write_mxfp4_expert_tensor wants a scale for each."""
+    entry = RECORDED["DeepseekV4ForCausalLM"]
+    tensors = {
+        k: (dtype, tuple(shape)) for k, dtype, shape in entry["source"] if ".experts." not in k or not k.endswith("scale")
+    }
+    with pytest.raises(FitplugError, match="in MXFP4 only"):
+        convert(header_of(entry["config"], tensors))
+
+
+def test_the_width_of_an_eagles_target_is_that_of_its_first_projection():
+    """Where config.json leaves it out."""
+    entry = RECORDED["LlamaForCausalLMEagle3"]
+    config = {key: value for key, value in entry["config"].items() if key != "target_hidden_size"}
+    made_ = convert(header_of(config, {key: (dtype, tuple(shape)) for key, dtype, shape in entry["source"]}))
+    assert made_.metadata["eagle3.target_hidden_size"] == entry["config"]["target_hidden_size"]
