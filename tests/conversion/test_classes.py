@@ -14,7 +14,13 @@ from fitplug.conversion.layout import UNREAD, known_bytes
 RECORDED = json.loads(
     gzip.decompress((Path(__file__).resolve().parents[2] / "fixtures/conversion/classes.json.gz").read_bytes())
 )
-IN_WEIGHTS = ("xielu.", "gemma3n.activation_sparsity_scale")
+IN_WEIGHTS = (
+    "xielu.",
+    "gemma3n.activation_sparsity_scale",
+    "qwen4exp.ple.layer_multipliers",
+    "qwen4exp.ple.head_",
+    "talkie.logit_scale",
+)
 """Keys whose values are read from weights, or are a quantile of what config.json says: of the right length, but not known."""
 
 

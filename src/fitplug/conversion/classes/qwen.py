@@ -19,6 +19,7 @@ from fitplug.conversion.row import (
     squeezed,
     turned,
 )
+from fitplug.formats.header import Skipped
 
 EXPERTS = (
     renamed(r"(mlp\.experts\.(?:gate_up|down)_proj)$", r"\1.weight"),
@@ -92,7 +93,74 @@ _QWEN3_VL_MOE = Row("qwen3vlmoe", MOE_KEYS, derive=(_deepstack,), steps=(*_THINK
 _NO_DEEPSTACK: Mapping[str, Key] = {"n_deepstack_layers": constant(0)}
 _QWEN2_VL = Row("qwen2vl", steps=_THINKER)
 
+_TABLES = {
+    "layer_multipliers": "layer_multipliers",
+    "head_offsets": "ngram_heads_offsets",
+    "head_vocab_sizes": "ngram_heads_vocab_sizes",
+}
+"""Numbers of 64 bits that are tensors in the checkpoint and keys in GGUF: their values lie in the weights."""
+_SHARD = ".ngram_embedding.shard_"
+
+
+def _n_grams(config: Config) -> Keys:
+    """Embeddings of n-grams in one layer, where there are such (Qwen4ExpTextModel.set_gguf_parameters)."""
+    layers, ends = config.numbers("ple_layer_ids"), config.numbers("eos_token_id")
+    if not layers:
+        return {}
+    tables = {
+        f"ple.{key}": next(
+            (t.shape[0] for n, t in config.tensors.items() if n.endswith(f"ple_embedding.{name}") and t.shape), 0
+        )
+        for key, name in _TABLES.items()
+    }
+    width = next((t.shape[0] for n, t in config.tensors.items() if _SHARD in n and t.shape), None)
+    image = config.get("image_token_id")
+    return {
+        "ple.layers": tuple(i - 1 for i in layers), "ple.ngram_size": config.number("ngram_size"),
+        "ple.heads_per_ngram": config.number("heads_per_ngram"), "ple.conv_kernel": config.number("ple_conv_kernel_size"),
+        "ple.eos_token_id": ends[-1] if ends else config.number("eos_token_id"),
+        **({"ple.image_token_id": image} if isinstance(image, int) else {}),
+        **({"embedding_length_per_layer_input": width} if width is not None else {}),
+        **{key: Skipped("u64", n, n_bytes=8 * n) for key, n in tables.items()},
+    }  # fmt: skip
+
+
+def _ratios(config: Config) -> Keys:
+    ratio = config.number("indexer_compress_ratio")
+    return {
+        "attention.compress_ratios": tuple(ratio if kind == "full_attention" else 0 for kind in config.items("layer_types"))
+    }
+
+
+def _n_gram_tensors(shape: Shape, config: Config) -> Iterable[Shape]:
+    """Shards of the table become one; one projection is the indexer's query and key (Qwen4ExpTextModel.modify_tensors)."""
+    index = re.fullmatch(r"model\.layers\.(\d+)\.self_attn\.indexer\.index_qk_proj\.weight", shape.name)
+    if shape.name.endswith(tuple(f"ple_embedding.{name}" for name in _TABLES.values())):
+        return
+    if _SHARD in shape.name:
+        if f"{_SHARD}0." in f"{shape.name}.":
+            rows = sum(tensor.shape[-1] for name, tensor in config.tensors.items() if _SHARD in name and tensor.shape)
+            yield shape._replace(name="per_layer_token_embd.weight", shape=(shape.shape[0], rows))
+    elif index and len(shape.shape) == 2:
+        query = min(config.number("indexer_n_heads") * config.number("indexer_head_dim"), shape.shape[1])
+        for part, n in (("q", query), ("k", shape.shape[1] - query)):
+            yield shape._replace(name=f"blk.{index[1]}.indexer.{part}_proj.weight", shape=(shape.shape[0], n))
+    else:
+        yield shape
+
+
+_QWEN4_EXP = QWEN35._replace(
+    architecture="qwen4exp", nextn=(), derive=(_recurrent, _ratios, _n_grams),
+    keys={
+        **_NEXT_KEYS, **_SECTIONS, "hyper_connection.count": "hc_count", "hyper_connection.low_rank": "hc_lowrank",
+        "attention.indexer.head_count": "indexer_n_heads", "attention.indexer.key_length": "indexer_head_dim",
+        "attention.indexer.top_k": "indexer_budget",
+    },
+    steps=(dropped(r"^(model\.)?mtp\."), _n_gram_tensors, *_NEXT_STEPS),
+)  # fmt: skip
+
 ROWS: Mapping[str, Row] = {
+    **dict.fromkeys(("Qwen4ExpForConditionalGeneration", "Qwen4ExpForCausalLM"), _QWEN4_EXP),
     "QWenLMHeadModel": Row("qwen"),
     **dict.fromkeys(
         ("Qwen2ForCausalLM", "Qwen2AudioForConditionalGeneration", "KORMoForCausalLM", "AudioFlamingo3ForConditionalGeneration",
