@@ -64,6 +64,8 @@ class Program:
         self.backends = backends
         self.demands: list[int] = []
         """The backend in whose buffer it lies, of every tensor that needs memory, its own or a source's."""
+        self.lasting: set[int] = set()
+        """Demands of what crosses between devices of a pipeline, which is never freed."""
         self.blocks: list[int] = []
         """The backend of each block of memory."""
         self.steps: list[Step] = []
@@ -72,11 +74,11 @@ class Program:
         self.marks: list[Mark] = []
         self.loops: list[Loop] = []
 
-    def total(self, sizes: Sequence[int]) -> list[int]:
-        """Bytes per backend if nothing were ever freed or shared."""
+    def total(self, sizes: Sequence[int], n_layer: int) -> list[int]:
+        """Bytes per backend if nothing were ever freed or shared, and all of so many layers handed on to other devices."""
         total = [0] * len(self.backends)
-        for backend, n in zip(self.demands, sizes, strict=True):
-            total[backend] += n
+        for i, (backend, n) in enumerate(zip(self.demands, sizes, strict=True)):
+            total[backend] += n * n_layer if i in self.lasting else n
         return total
 
     def run(self, sizes: Sequence[int], left_out: Sequence[int] = ()) -> list[int]:
@@ -274,5 +276,7 @@ class GraphAllocator:
     def _demand(self, kind: int, t: Tensor, backend: int) -> None:
         made = self._made
         made.steps.append((kind, t.block, len(made.demands)))
+        if t.is_input and t.is_output:
+            made.lasting.add(len(made.demands))
         made.demands.append(backend)
         self.tensors.append(t)

@@ -235,12 +235,15 @@ class Layouts:
         """Whether a graph of few tokens fits into `sizes` even if nothing were ever freed.
 
         What lives at one time is the inputs and one or two layers; all that one layer of each kind makes is more than that.
-        Mostly it all fits into each buffer; only if not is it scheduled to see what of it lies where.
+        Mostly it all fits into each buffer; only if not is it scheduled to see what of it lies where. With pipeline
+        parallelism the copies of what crosses between devices are never freed (ggml_backend_sched_split_graph marks them as
+        outputs), and every layer may have some.
         """
-        if not _ordered(sample.params) and sample.fits_anywhere(sizes, how.n_copies):
+        n_layer = sum(map(len, sample.graph.loops))
+        if not _ordered(sample.params) and sample.fits_anywhere(sizes, 1 if how.n_copies == 1 else how.n_copies * n_layer):
             return True
         program, needed, _ = self._measured(sample, ONE_OF_EACH, kept_layers(sample, ONE_OF_EACH), how)
-        return all(n <= size for n, size in zip(program.total(needed), sizes, strict=True))
+        return all(n <= size for n, size in zip(program.total(needed, n_layer), sizes, strict=True))
 
     def _measured(
         self, sample: Sample, cut: Cut, layers: Sequence[KeptLayer], how: Schedules
