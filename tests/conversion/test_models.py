@@ -1,12 +1,14 @@
 """What becomes of a class as GGUF is a model to all that follows: its memory is known, or llama.cpp would not load it."""
 
+from pathlib import Path
+
 import pytest
 
 from conversion.checkpoints import llama
 from conversion.conftest import header_of
 from conversion.test_classes import RECORDED, made
 from fitplug.api import estimate, imagine_machine
-from fitplug.conversion.classes import REFUSED
+from fitplug.conversion.classes import REFUSED, ROWS
 from fitplug.conversion.convert import convert
 from fitplug.errors import FitplugError, RefusedError
 from fitplug.model.describe import describe
@@ -30,6 +32,11 @@ LACKING = frozenset((
 """Whose small config.json, as transformers or a hand wrote it, says less than llama.cpp asks of the GGUF."""
 
 
+UNKNOWN = {"Lfm25AudioTokenizer", "PocketTTSModel", "Qwen3TTSForConditionalGeneration", "WavTokenizerDec"}
+"""Models of speech, whose checkpoints are of several files or have no config.json."""
+FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "conversion"
+
+
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_its_memory_is_known(name):
     """But for what llama.cpp itself refuses."""
@@ -41,6 +48,14 @@ def test_its_memory_is_known(name):
     wanted = "is a draft that uses its target's" if name in DRAFTS else "does not load this file" if name in LACKING else ""
     assert wanted in refused
     assert bool(wanted) == bool(refused)
+
+
+def test_every_class_that_the_converter_registers_is_known_refused_or_said_to_be_unknown():
+    """And what is known was held to the converter."""
+    registered = set((FIXTURES / "registered.txt").read_text().split())
+    assert ROWS.keys() <= registered
+    assert registered - ROWS.keys() - REFUSED.keys() == UNKNOWN
+    assert ROWS.keys() <= RECORDED.keys()
 
 
 @pytest.mark.parametrize("kind", sorted(REFUSED))
