@@ -74,12 +74,12 @@ def test_a_draft_that_leaves_its_targets_layers_to_the_target_is_refused():
         convert(header_of(config, tensors))
 
 
-def test_experts_of_deepseek_v4_are_read_in_mxfp4_only():
-    """DeepseekV4Model._write_mxfp4_expert_tensor wants a scale for each."""
+@pytest.mark.parametrize("change", [lambda dtype, name: None if name.endswith("scale") else dtype, lambda *_: "F8_E4M3"])
+def test_experts_of_deepseek_v4_are_read_in_mxfp4_only(change):
+    """DeepseekV4Model._write_mxfp4_expert_tensor wants a scale for each, and the base model's are FP8."""
     entry = RECORDED["DeepseekV4ForCausalLM"]
-    tensors = {
-        k: (dtype, tuple(shape)) for k, dtype, shape in entry["source"] if ".experts." not in k or not k.endswith("scale")
-    }
+    kinds = {name: change(dtype, name) if ".experts." in name else dtype for name, dtype, _ in entry["source"]}
+    tensors = {name: (kinds[name], tuple(shape)) for name, _, shape in entry["source"] if kinds[name]}
     with pytest.raises(FitplugError, match="in MXFP4 only"):
         convert(header_of(entry["config"], tensors))
 

@@ -20,9 +20,11 @@ _EXPERTS = Method(
 
 def _stored(_: Config, tensors: Mapping[str, Tensor]) -> Method:
     """The converter reads experts in MXFP4 only."""
-    for name in tensors:
-        if ".ffn.experts." in name and name.endswith(".weight") and f"{name.removesuffix('weight')}scale" not in tensors:
-            raise FitplugError(f"{name[:80]} has no scale: llama.cpp's converter reads experts of this model in MXFP4 only")
+    for name, tensor in tensors.items():
+        if ".ffn.experts." not in name or not name.endswith(".weight"):
+            continue
+        if tensor.type not in ("u8", "i8") or f"{name.removesuffix('weight')}scale" not in tensors:
+            raise FitplugError(f"{name[:80]} is no MXFP4: llama.cpp's converter reads experts of this model in MXFP4 only")
     return _EXPERTS
 
 
