@@ -90,3 +90,9 @@ def test_the_width_of_an_eagles_target_is_that_of_its_first_projection():
     config = {key: value for key, value in entry["config"].items() if key != "target_hidden_size"}
     made_ = convert(header_of(config, {key: (dtype, tuple(shape)) for key, dtype, shape in entry["source"]}))
     assert made_.metadata["eagle3.target_hidden_size"] == entry["config"]["target_hidden_size"]
+
+
+def test_what_is_supposed_of_a_drafts_target_is_said():
+    """The converter asks the target itself."""
+    assert any("M-RoPE" in note for note in made("DFlashDraftModel").notes)
+    assert not any("M-RoPE" in note for note in made("LlamaForCausalLM").notes)

@@ -72,7 +72,7 @@ def convert(header: Header) -> Header:
     typed = cut_to_words(header, config, typed)
     metadata = {**_metadata(config, row, n_blocks), **({"general.file_type": _file_type(ftype)} if row.labelled else {})}
     found, note = with_words(header, config, row.architecture, typed, metadata)
-    return _header(typed, found, ftype, [note] if note else [])
+    return _header(typed, found, ftype, [*row.notes, *([note] if note else [])])
 
 
 def _stepped(step: Step, shape: Shape, config: Config) -> Iterable[Shape]:

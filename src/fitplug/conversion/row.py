@@ -55,6 +55,8 @@ class Row(NamedTuple):
     """How many blocks there are without those for MTP, where that is not what all classes' config.json say."""
     trunk_only: bool = False
     """Further blocks are left out."""
+    notes: tuple[str, ...] = ()
+    """What is supposed of it, for people."""
     forced: tuple[tuple[str, str], ...] = ()
     """Patterns of GGUF names whose type the class decides (tensor_force_quant)."""
     types: Mapping[str, str] = {}

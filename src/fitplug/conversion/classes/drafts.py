@@ -92,6 +92,7 @@ _NAMES = (
 )  # fmt: skip
 _DFLASH = Row(
     "dflash", _DFLASH_KEYS, derive=(_dflash,),
+    notes=("its target is taken for one without M-RoPE, which the converter asks of the target",),
     steps=(
         *_NAMES, dropped(r"^model\.embed_tokens\.weight$", lambda config: config.get("has_embed_tokens") is False)),
 )  # fmt: skip
