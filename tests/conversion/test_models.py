@@ -32,7 +32,7 @@ LACKING = frozenset((
 """Whose small config.json, as transformers or a hand wrote it, says less than llama.cpp asks of the GGUF."""
 
 
-UNKNOWN = {"Lfm25AudioTokenizer", "PocketTTSModel", "Qwen3TTSForConditionalGeneration", "WavTokenizerDec"}
+UNKNOWN = {"Lfm25AudioTokenizer", "PocketTTSModel", "WavTokenizerDec"}
 """Models of speech, whose checkpoints are of several files or have no config.json."""
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "conversion"
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from fitplug.errors import FitplugError
 from fitplug.formats.header import Header, Scalar, Skipped, Value
 
-_PARTS = ("text_config", "llm_config", "language_config", "lm_config", "thinker_config.text_config", "lfm")
+_PARTS = ("text_config", "llm_config", "language_config", "lm_config", "thinker_config.text_config", "lfm", "talker_config")
 _LAYERS = "transformer_layer_config"
 """Where drafts of speculators say what their layers are; not read through transformers."""
 _ROPE = ("rope_parameters", "rope_scaling")

@@ -54,13 +54,13 @@ def convert(header: Header) -> Header:
     """
     config = Config(header)
     row = _row(config)
-    names = [name for name in (text_name(tensor.name) for tensor in header.tensors.values()) if name is not None]
+    names = [name for name in (_own_name(tensor.name, row) for tensor in header.tensors.values()) if name is not None]
     n_blocks = (row.blocks or (lambda config: config.n_layer))(config) + _n_nextn(row, config, names)
     if not 0 < n_blocks <= MAX_LAYERS:
         raise FitplugError(f"config.json has {n_blocks} layers, which cannot be")
     config.n_blocks = n_blocks
     own = row.stored(config, header.tensors) if row.stored else None
-    shapes: Iterable[Shape] = _stacked(_text(unpacked(header, config, own)))
+    shapes: Iterable[Shape] = _stacked(_text(unpacked(header, config, own), row))
     for step in row.steps:
         shapes = [made for shape in shapes for made in _stepped(step, shape, config)]
     type_ = _guessed(header)
@@ -161,10 +161,15 @@ def _n_nextn(row: Row, config: Config, names: Iterable[str]) -> int:
     return n or max((i + 1 for i in there), default=0)
 
 
-def _text(shapes: Iterable[Shape]) -> Iterable[Shape]:
+def _own_name(name: str, row: Row) -> str | None:
+    """What the class itself sees; None for what is not its own."""
+    return text_name(name.removeprefix(row.prefix)) if name.startswith(row.prefix) else None
+
+
+def _text(shapes: Iterable[Shape], row: Row) -> Iterable[Shape]:
     """The text model's tensors."""
     for shape in shapes:
-        name = text_name(shape.name)
+        name = _own_name(shape.name, row)
         if name is not None:
             yield shape._replace(name=name)
 
@@ -248,7 +253,7 @@ def _metadata(config: Config, row: Row, n_blocks: int) -> Mapping[str, Value]:
         keys |= derive(config)
     if row.nextn and n_blocks > config.n_layer:
         keys["nextn_predict_layers"] = n_blocks - config.n_layer
-    n_vocab = config.number("vocab_size", "padded_vocab_size")
+    n_vocab = row.n_words(config) if row.n_words else config.number("vocab_size", "padded_vocab_size")
     return {
         "general.architecture": row.architecture,
         **({"general.name": name} if isinstance(name := config.get("_name_or_path"), str) and name else {}),

@@ -41,6 +41,10 @@ class Row(NamedTuple):
     """Several keys at once; the later wins, and all win over `keys`."""
     steps: tuple[Step, ...] = ()
     """In this order, after experts that lie one by one are one tensor."""
+    prefix: str = ""
+    """What the names of the class's tensors begin with, where the checkpoint has others, too."""
+    n_words: Callable[[Config], int] | None = None
+    """Of the vocabulary, where that is not what config.json says."""
     without: tuple[str, ...] = ()
     """Common keys that the class takes back."""
     extra: tuple[Extra, ...] = ()

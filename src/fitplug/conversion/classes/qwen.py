@@ -159,7 +159,36 @@ _QWEN4_EXP = QWEN35._replace(
     steps=(dropped(r"^(model\.)?mtp\."), _n_gram_tensors, *_NEXT_STEPS),
 )  # fmt: skip
 
+
+def _spoken(config: Config) -> int:
+    """Words, and then codes of sound."""
+    return config.number("text_vocab_size") + config.number("vocab_size")
+
+
+def _spoken_words(config: Config) -> Keys:
+    """Only codes that mean something may be said (Qwen3TTSTalkerModel.set_gguf_parameters)."""
+    n, end = _spoken(config), config.number("text_vocab_size") + config.number("codec_eos_token_id")
+    return {
+        "tokenizer.ggml.suppress_tokens": tuple(i for i in range(n - 1024, n) if i != end), "tokenizer.ggml.eos_token_id": end,
+        "tokenizer.ggml.add_eos_token": False,
+    }  # fmt: skip
+
+
+def _one_table(shape: Shape, config: Config) -> Iterable[Shape]:
+    """Embeddings of words are folded with their projection, those of codes follow (Qwen3TTSTalkerModel.modify_tensors)."""
+    if shape.name == "model.text_embedding.weight":
+        yield shape._replace(name="token_embd.weight", shape=(config.number("hidden_size"), _spoken(config)))
+    elif shape.name != "model.codec_embedding.weight" and not shape.name.startswith("text_projection."):
+        yield shape
+
+
+_QWEN3_TTS = Row(
+    "qwen3tts", prefix="talker.", n_words=_spoken, derive=(_spoken_words,),
+    steps=(dropped(r"^code_predictor\."), _one_table, renamed(r"^codec_head\.weight$", "output.weight")),
+)  # fmt: skip
+
 ROWS: Mapping[str, Row] = {
+    "Qwen3TTSForConditionalGeneration": _QWEN3_TTS,
     **dict.fromkeys(("Qwen4ExpForConditionalGeneration", "Qwen4ExpForCausalLM"), _QWEN4_EXP),
     "QWenLMHeadModel": Row("qwen"),
     **dict.fromkeys(
