@@ -10,7 +10,7 @@ from fitplug.conversion.vocabulary.maker import SPM, Maker
 from fitplug.conversion.vocabulary.pairs import Pairs
 from fitplug.conversion.vocabulary.special import SpecialVocab, write_template
 from fitplug.conversion.vocabulary.tables import owners, tables
-from fitplug.formats.header import Skipped
+from fitplug.conversion.vocabulary.tekken import FILE, tekken
 
 Kind = Callable[[Maker], None]
 _END = "<|endoftext|>"
@@ -46,10 +46,11 @@ def vocabulary(beside: Beside, config: Config, architecture: str) -> Pairs:
 
 def _before(maker: Maker) -> None:
     """Templates that a class writes before its vocabulary, and which stand where the tokenizer has none."""
-    if maker.config.architecture in _OCR:
+    whole = maker.beside.json_or_empty("config.json").get("architectures") or [""]
+    if whole[0] in _OCR:
         write_template(maker.pairs, _OCR_TEMPLATE)
     elif maker.config.architecture.startswith("DeepseekV4"):
-        _own_template(maker, f"deepseek-ai-DeepSeek-V4{'-Flash-0731' if '0731' in maker.beside.folder else ''}.jinja")
+        maker.own_template(f"deepseek-ai-DeepSeek-V4{'-Flash-0731' if '0731' in maker.beside.folder else ''}.jinja")
 
 
 def _pooling(maker: Maker) -> None:
@@ -61,17 +62,12 @@ def _pooling(maker: Maker) -> None:
         maker.pairs.number(f"{maker.architecture}.pooling_type", 0)  # whichever it is, it takes four bytes
 
 
-def _own_template(maker: Maker, name: str) -> None:
-    """A template of llama.cpp's own (models/templates), of which only the length is known here."""
-    n = tables()["templates"][name]
-    maker.pairs["tokenizer.chat_template"] = Skipped("char", n, n_bytes=n)
-
-
 def _llama(m: Maker) -> None:
     if m.config.get("draft_vocab_size") is not None and m.config.n_layer == 1:
         _draft(m)
-    if m.beside.has("tekken.json") and not m.beside.has("tokenizer.json"):
-        raise UnreadError("mistral-common makes its tokenizer")
+    if m.beside.has(FILE) and not m.beside.has("tokenizer.json"):
+        tekken(m)
+        return
     prefix = m.beside.tokenizer_config.get("add_prefix_space")
     if prefix is not None:
         m.pairs.flag("tokenizer.ggml.add_space_prefix", prefix)
@@ -247,7 +243,7 @@ def _minimax(m: Maker) -> None:
     if m.beside.has("chat_template.jinja"):
         m.pairs.text("tokenizer.chat_template", m.beside.text("chat_template.jinja"))
     else:
-        _own_template(m, "MiniMax-M1.jinja")
+        m.own_template("MiniMax-M1.jinja")
 
 
 def _kimi_k3(m: Maker) -> None:
@@ -256,7 +252,7 @@ def _kimi_k3(m: Maker) -> None:
     if isinstance(eos, int):
         m.pairs.number("tokenizer.ggml.eos_token_id", eos)
     if SpecialVocab(m.beside).template is None:
-        _own_template(m, "Kimi-K3.jinja")
+        m.own_template("Kimi-K3.jinja")
 
 
 def _muse(m: Maker) -> None:

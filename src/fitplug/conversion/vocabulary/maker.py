@@ -13,7 +13,7 @@ from fitplug.conversion.vocabulary.fingerprint import name_of
 from fitplug.conversion.vocabulary.pairs import Pairs
 from fitplug.conversion.vocabulary.sentencepiece import Sentences
 from fitplug.conversion.vocabulary.special import TYPES, SpecialVocab
-from fitplug.conversion.vocabulary.tables import pre_tokenizers
+from fitplug.conversion.vocabulary.tables import pre_tokenizers, tables
 from fitplug.formats.header import Skipped
 
 SPM = "tokenizer.model"
@@ -175,6 +175,11 @@ class Maker:
         words = self.llama_hf_words()
         self.write("llama", words, scores=True, pre="default")
         SpecialVocab(self.beside, n_vocab=len(words)).write(self.pairs)
+
+    def own_template(self, name: str) -> None:
+        """A template of llama.cpp's own (models/templates), of which only the length is known here."""
+        n = tables()["templates"][name]
+        self.pairs["tokenizer.chat_template"] = Skipped("char", n, n_bytes=n)
 
     def refuse(self) -> None:
         """What needs code of the checkpoint, or a tokenizer's own package."""

@@ -10,8 +10,6 @@ from fitplug.conversion.vocabulary.beside import UnreadError
 from fitplug.conversion.vocabulary.maker import SPM, Maker
 from fitplug.conversion.vocabulary.sentencepiece import BPE, UNIGRAM, Sentences
 from fitplug.conversion.vocabulary.special import SpecialVocab, write_template
-from fitplug.conversion.vocabulary.tables import tables
-from fitplug.formats.header import Skipped
 
 _DRAGON = "🐉"
 _MAX_LINE = 4096
@@ -210,5 +208,4 @@ def rwkv(m: Maker) -> None:
     special.ids |= {"bos": 0, "eos": 0}
     special.write(m.pairs)
     if special.template is None:
-        length = tables()["templates"]["llama-cpp-rwkv-world.jinja"]
-        m.pairs["tokenizer.chat_template"] = Skipped("char", length, n_bytes=length)
+        m.own_template("llama-cpp-rwkv-world.jinja")
