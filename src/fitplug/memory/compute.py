@@ -142,16 +142,15 @@ class ComputeEstimator:
         return self._at_home(hoped, self.params(hoped)(n_seqs, n_seqs, n_seqs)).get("flash_attn", True)
 
     def _at_home(self, setup: Setup, params: GraphParams) -> Mapping[str, bool]:
-        """Which fused operations run where their layers lie; plans that put layers of the same classes there are tried once."""
+        """Which fused operations run where their layers lie."""
         op_offload = setup.settings.op_offload
         key = setup.tried, tuple(sorted(params.fused.items()))
         found = self._tried.get(key)
         if found is None:
-            like = self._layouts.like(params), op_offload, setup.lent_cells
-            found = self._tried.get(like)
+            found = self._layouts.at_home(params, op_offload=op_offload)
             if found is None:
                 found = fused.run_where_their_layers_lie(self.draw, params, op_offload=op_offload)
-            self._tried[key] = self._tried[like] = found
+            self._tried[key] = found
         return found
 
     def params(self, setup: Setup) -> "ParamsFor":
@@ -179,10 +178,7 @@ class ComputeEstimator:
         if not self.shorten:
             scheduled = Scheduler(params.backends, **how._asdict()).schedule(self.draw(params).gf)
             return GraphAllocator(params.backends).reserve(scheduled)
-        sample = self._layouts.sample(params)
-        if at_least and not params.copies_weights and self._layouts.takes_less(sample, at_least, how):
-            return at_least
-        return self._layouts.reserve(sample, how)
+        return self._layouts.reserve(params, how, at_least)
 
     def draw(self, params: GraphParams) -> GraphContext:
         """The architecture's graph.

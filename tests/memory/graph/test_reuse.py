@@ -2,7 +2,6 @@
 
 import pytest
 
-import recurrent_support as recurrent
 import truth_support as truth
 from fitplug.errors import RefusedError
 from fitplug.memory.compute import ComputeEstimator
@@ -10,30 +9,13 @@ from fitplug.memory.estimate import Estimator
 from fitplug.memory.graph import fused
 from fitplug.memory.graph.layers import WHOLE
 from fitplug.memory.graph.reuse import Layouts
-from fitplug.model.describe import describe
+from fitplug.memory.graph.stretches import Walk
 from fitplug.settings import Settings
+from graph_models import MODELS
 
-LATENT = truth.Answers("latent")
 SERVER = truth.RUNNERS["llama-server"]
 CARD = {"name": "RTX4090", "total_mib": 24564, "free_mib": 24000, "compute_capability": "8.9"}
 OLD_CARD = {"name": "T4", "total_mib": 15360, "free_mib": 15000, "compute_capability": "7.5"}
-NOT_DEEPENED = ("t5", "wavtokenizer", "pockettts")
-"""Which number their blocks in ways of their own."""
-DRAFTS = ("eagle3", "dflash", "dspark")
-"""Which run beside a target only."""
-
-
-def _latent(name):
-    times = 1 if name.startswith(NOT_DEEPENED) else 3
-    return describe(truth.header_of(recurrent.deepened(LATENT.models[name], times)))
-
-
-MODELS = {
-    **{f"recurrent/{name}": lambda name=name: recurrent.model(name, 3) for name in recurrent.RECURRENT.models},
-    **{f"latent/{name}": lambda name=name: _latent(name) for name in LATENT.models if not name.startswith(DRAFTS)},
-    **{f"{name} {ftype}": lambda name=name, ftype=ftype: truth.model(name, ftype)
-       for name, ftype in dict.fromkeys((row["model"], row["ftype"]) for row in truth.rows("memory"))},
-}  # fmt: skip
 SHORT, LONG = 512, 131072
 
 
@@ -86,9 +68,7 @@ def test_nor_does_it_on_unlike_cards(name):
 )
 def test_another_context_is_not_scheduled_again(name, monkeypatch):
     """It is only measured."""
-    made = []
-    make = Layouts._made
-    monkeypatch.setattr(Layouts, "_made", lambda self, *how: made.append(how) or make(self, *how))
+    made = _counted(monkeypatch, Walk, "stretch")
     model = MODELS[name]()
     estimator = Estimator(model, truth.machine([CARD], host_bytes=1 << 40), SERVER)
     estimator(Settings(n_ctx=4096, n_gpu_layers=model.n_layer // 2))
@@ -101,29 +81,45 @@ def test_another_context_is_not_scheduled_again(name, monkeypatch):
     assert len(made) == first
 
 
-@pytest.mark.parametrize("name", ["llama-3.1-8b Q8_0", "recurrent/qwen4exp-a3b", "latent/hy_v4", "latent/mistral4-narrow"])
-def test_a_kept_trial_answers_as_one_of_every_layer_would(name, monkeypatch):
+@pytest.mark.parametrize("name", ["llama-3.1-8b Q8_0", "recurrent/qwen3next-legacy", "latent/deepseek4"])
+def test_another_plan_is_not_drawn(name, monkeypatch):
+    """Of its layers only those are scheduled that were not seen in such a place before."""
+    drawn = _counted(monkeypatch, ComputeEstimator, "draw")
+    scheduled = _counted(monkeypatch, Walk, "stretch")
+    model = MODELS[name]()
+    estimator = Estimator(model, truth.machine([CARD, CARD], host_bytes=1 << 40), SERVER)
+    half = model.n_layer // 2
+    for n in range(half, half + 4):
+        estimator(Settings(n_gpu_layers=n, tensor_split=(1.0, 1.0)))
+    n_drawn, n_scheduled = len(drawn), len(scheduled)
+
+    estimator(Settings(n_gpu_layers=half + 4, tensor_split=(1.0, 1.0)))
+
+    assert len(drawn) == n_drawn
+    assert len(scheduled) - n_scheduled < model.n_layer // 4
+
+
+def _counted(monkeypatch, owner, name):
+    calls, method = [], getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda self, *how: calls.append(how) or method(self, *how))
+    return calls
+
+
+@pytest.mark.parametrize(("name", "composed"), [
+    ("llama-3.1-8b Q8_0", True), ("recurrent/qwen4exp-a3b", True), ("latent/mistral4-narrow", True),
+    ("llama-3.1-8b Q8_0", False), ("latent/hy_v4", False),
+])  # fmt: skip
+def test_a_trial_answers_as_one_of_every_layer_would(name, composed, monkeypatch):
     """Whichever trials of other plans came before, on cards of which one takes fewer kinds of attention."""
     model = MODELS[name]()
     machine = truth.machine([CARD, OLD_CARD, CARD], host_bytes=1 << 40)
     kept = Estimator(model, machine, SERVER)
     for settings in (*_questions(model.n_layer)[4:], *(Settings(n_gpu_layers=n) for n in range(1, 7))):
-        found = kept(settings)
         with monkeypatch.context() as patched:
+            if not composed:
+                patched.setattr(Layouts, "at_home", lambda *_, **__: None)
+            found = kept(settings)
+            patched.setattr(Layouts, "at_home", lambda *_, **__: None)
             patched.setattr(fused, "TRIED", WHOLE)
             own = Estimator(model, machine, SERVER)(settings)
         assert (found.resolved, found.parts) == (own.resolved, own.parts), settings
-
-
-def test_plans_with_layers_of_the_same_classes_are_tried_once(monkeypatch):
-    """However many layers of each class there are."""
-    tried = []
-    trial = fused.run_where_their_layers_lie
-    monkeypatch.setattr(fused, "run_where_their_layers_lie", lambda *how, **more: tried.append(how) or trial(*how, **more))
-    model = MODELS["llama-3.1-8b Q8_0"]()
-    estimator = Estimator(model, truth.machine([CARD], host_bytes=1 << 40), SERVER)
-
-    for n_gpu_layers in (10, 14, 18):
-        estimator(Settings(n_ctx=4096, n_gpu_layers=n_gpu_layers))
-
-    assert len(tried) == 1

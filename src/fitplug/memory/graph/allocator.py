@@ -1,5 +1,7 @@
 """Where blocks of memory lie in a buffer, and so how large it must be (ggml/src/ggml-alloc.c, ggml_dyn_tallocr)."""
 
+from collections.abc import Sequence
+
 from fitplug.errors import RefusedError
 
 MAX_CHUNKS = 16
@@ -101,3 +103,9 @@ class DynAllocator:
     def state(self) -> tuple[tuple[int, ...], ...]:
         """All free blocks and high-water marks, to compare: what is allocated next depends on nothing else."""
         return tuple((chunk.max_size, *[n for block in chunk.free for n in block]) for chunk in self.chunks)
+
+    def restore(self, state: Sequence[Sequence[int]]) -> None:
+        """Be as another allocator of this kind was in this state."""
+        self.chunks = [Chunk(0) for _ in state]
+        for chunk, (max_size, *free) in zip(self.chunks, state, strict=True):
+            chunk.max_size, chunk.free = max_size, [[*block] for block in zip(free[::2], free[1::2], strict=True)]

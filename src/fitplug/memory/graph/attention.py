@@ -341,7 +341,7 @@ class Attention(Projections):
         cur = ggml.permute(kqv, 0, 2, 1, 3)
         cur = ggml.cont(cur, cur.ne[0] * cur.ne[1], cur.ne[2] * cur.ne[3])
         if not self.params.offload_kqv:
-            self.pin(cur, len(self.params.backends) - 1)
+            self.pin_to_cpu(cur)
         return cur
 
 

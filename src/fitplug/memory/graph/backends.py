@@ -50,6 +50,8 @@ class Backend:
     """Can read and write the host's buffers in place: the CPU, and GPUs that share its memory."""
     optimizes_from = 0
     """Fewest nodes of which its graph_optimize makes anything; 0: it has none."""
+    reorders = False
+    """It may put the nodes of a split in another order."""
     remembers = False
     """Sizes of attention depend on what was asked before (see `begin`)."""
     max_size = 1 << 62
@@ -81,6 +83,10 @@ class Backend:
 
         `nodes` are one split's, `after` is the node that follows it.
         """
+
+    def fused_at(self, nodes: Sequence[Tensor], at: int, uses: "Uses") -> int:  # noqa: ARG002 - the CPU fuses nothing
+        """How many nodes from number `at` on are one to `graph_optimize`; 0 where it takes no notice of them."""
+        return 0
 
 
 class Uses:

@@ -9,7 +9,7 @@ from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.build import Graph, Section
 from fitplug.memory.graph.errors import UnknownGraphError
 from fitplug.memory.graph.layers import layer_classes, shortened
-from fitplug.memory.graph.params import GraphParams, copy_name
+from fitplug.memory.graph.params import OUTPUT, Copied, GraphParams, Home, copy_name
 from fitplug.memory.graph.quirks import MOST, QUIRKS
 from fitplug.memory.graph.scales import passed
 from fitplug.memory.graph.tensor import Buffer, Tensor, next_serial
@@ -108,7 +108,7 @@ class GraphBase:
         if t is None and name not in self._tensors:
             found = self.model.header.tensors.get(name)
             buffer = self.params.weights.get(name)
-            t = None if found is None or buffer is None else self.weight_in(found.type, found.shape, buffer)
+            t = None if found is None or buffer is None else self.weight_in(found.type, found.shape, buffer, name)
             self._tensors[name] = t
             if t is not None and name in self.params.adapters:
                 self._adapt(t, name)
@@ -121,12 +121,12 @@ class GraphBase:
         ]
 
     @staticmethod
-    def weight_in(type_: str, shape: Sequence[int], buffer: Buffer) -> Tensor:
-        """A weight of this type and shape that lies in `buffer`."""
+    def weight_in(type_: str, shape: Sequence[int], buffer: Buffer, home: Home | None = None) -> Tensor:
+        """A weight of this type and shape that lies in `buffer`, since that is its home."""
         n = len(shape)
         ne = (shape[0] if n else 1, shape[1] if n > 1 else 1, shape[2] if n > 2 else 1, shape[3] if n > 3 else 1)
         t = Tensor("NONE", type_, ne, [])
-        t.buffer = buffer
+        t.buffer, t.param = buffer, home
         return t
 
     def w(self, name: str, il: int = -1) -> Linear:
@@ -178,7 +178,7 @@ class GraphBase:
         if embd is not None or self.model.row.input != "tied" or self.w("output").weight is None:
             return embd
         found = self.model.header.tensors["output.weight"]
-        return self.weight_in(found.type, found.shape, self.params.weights[found.name])
+        return self.weight_in(found.type, found.shape, self.params.weights[found.name], found.name)
 
     @cached_property
     def tok_embd_or_lent(self) -> Tensor:
@@ -214,7 +214,7 @@ class GraphBase:
         embd, buffer = self.tok_embd, self.params.output
         if embd is not None and embd.buffer == buffer and not self.model.row.output_first:
             return own._replace(weight=embd)
-        copy = self.weight_in(found.type, found.shape, buffer)
+        copy = self.weight_in(found.type, found.shape, buffer, OUTPUT)
         if found.name in self.params.adapters:
             self._adapt(copy, found.name)
         return own._replace(weight=copy)
@@ -231,11 +231,13 @@ class GraphBase:
         found = self.model.header.tensors.get(name)
         if found is None:
             return None
+        sections = self.gf.sections
+        self.gf.mixes_copies |= not sections or sections[-1].il != il
         buffer = self.params.weights[copy_name(name, self.params.layer_backends[il])]
         key = f"{name} in {buffer.name}"
         t = self._tensors.get(key)
         if t is None:
-            t = self._tensors[key] = self.weight_in(found.type, found.shape, buffer)
+            t = self._tensors[key] = self.weight_in(found.type, found.shape, buffer, Copied(name))
         return t
 
     # The loop over the layers
@@ -256,9 +258,9 @@ class GraphBase:
         for il, run in shortened([layer.shape for layer in classes] if cut.by_shape else classes, cut):
             if run is not None:
                 gf.marks.append((len(gf.nodes), run))
-            gf.sections.append(Section(next_serial(), loop, classes[il].shape))
+            gf.sections.append(Section(next_serial(), loop, il, classes[il].shape))
             yield il
-        gf.sections.append(Section(next_serial(), loop, None))
+        gf.sections.append(Section(next_serial(), loop, -1, None))
 
     @staticmethod
     def _with_taps(key: Callable[[int], Hashable] | None, tapped: frozenset[int]) -> Callable[[int], Hashable]:
@@ -275,14 +277,18 @@ class GraphBase:
         """ggml_build_forward_expand(gf, t)."""
         self.gf.expand(t)
 
-    def pin(self, t: Tensor, backend: int) -> None:
+    def pin_to_cpu(self, t: Tensor) -> None:
         """ggml_backend_sched_set_tensor_backend; the measuring path forgets it."""
+        self.gf.pins.append((t, -1))
         if self.params.pin:
-            t.backend = backend
+            t.backend = len(self.params.backends) - 1
 
     def pin_to_layer(self, t: Tensor, il: int) -> None:
         """What llama_context::graph_get_cb does for nodes named "norm" and "l_last"."""
-        if self._pins and il >= 0:
+        if il < 0:
+            return
+        self.gf.pins.append((t, il))
+        if self._pins:
             backend = self.params.layer_backends[il]
             if self.params.backends[backend].supports_op(t):
                 t.backend = backend

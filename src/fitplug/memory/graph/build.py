@@ -13,6 +13,8 @@ class Section(NamedTuple):
     """Of the first tensor."""
     loop: int
     """Which loop over layers it belongs to."""
+    il: int
+    """The layer; -1 after the loop."""
     shape: Shape | None
     """The layer's; None after the loop."""
 
@@ -20,7 +22,7 @@ class Section(NamedTuple):
 class Graph:
     """`ggml_cgraph`: what is computed, in order, and the leaves that it starts from."""
 
-    __slots__ = ("leafs", "loops", "marks", "nodes", "sections")
+    __slots__ = ("leafs", "loops", "marks", "mixes_copies", "nodes", "pins", "sections")
 
     def __init__(self) -> None:
         """Start empty."""
@@ -31,6 +33,10 @@ class Graph:
         self.loops: list[list[LayerClass]] = []
         """The layers of each loop over them, those included that are left out."""
         self.sections: list[Section] = []
+        self.pins: list[tuple[Tensor, int]] = []
+        """Nodes that are given to their layer's device or, with -1, to the CPU, and the layer."""
+        self.mixes_copies = False
+        """A layer uses the copy of rope factors that another one has (`params.Copied`)."""
 
     def expand(self, tensor: Tensor) -> None:
         """Add `tensor` and what it needs: depth first, sources from left to right (ggml_visit_parents_graph)."""

@@ -6,7 +6,7 @@ from fitplug.memory.cache import cells_of
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import GraphBase
 from fitplug.memory.graph.params import GraphParams, LentCells
-from fitplug.memory.graph.tensor import Buffer, Tensor, is_quantized
+from fitplug.memory.graph.tensor import Tensor, is_quantized
 from fitplug.model.records import Layer
 
 SMALLEST_ROTATION = 64
@@ -47,10 +47,6 @@ class KvCache:
         layer = self.g.hparams(il)
         return layer.n_embd_head_k, layer.n_head_kv
 
-    def buffer(self, il: int) -> Buffer:
-        """Where layer `il`'s cells lie: on its device, or on the CPU with --no-kv-offload."""
-        return self.g.params.cache_buffer(cells_of(self.g.model.layers, il))
-
     def k(self, il: int) -> Tensor:
         """The whole of K: get_k_storage."""
         width, heads = self.head_k(il)
@@ -65,7 +61,8 @@ class KvCache:
         t = self._stored.get((what, il))
         if t is None:
             t = self._stored[what, il] = ggml.new_tensor(type_, width, self.n_kv, self.n_stream)
-            t.buffer = self.buffer(il)
+            t.param = cells_of(self.g.model.layers, il)
+            t.buffer = self.g.params.cache_buffer(t.param)
         return t
 
     def get_k(self, il: int) -> Tensor:
@@ -210,5 +207,5 @@ class RecurrentState:
         t = self._stored.get((what, il))
         if t is None:
             t = self._stored[what, il] = ggml.new_tensor("f32", width, self.n_rows)
-            t.buffer = self.params.cache_buffer(il)
+            t.buffer, t.param = self.params.cache_buffer(il), il
         return t

@@ -96,6 +96,10 @@ class CudaBackend(Backend):
         """ggml_backend_cuda_graph_optimize."""
         cuda_fusion.keep_alive(nodes, after, uses, keep)
 
+    def fused_at(self, nodes: Sequence[Tensor], at: int, uses: Uses) -> int:
+        """What its fused kernels for experts compute at once."""
+        return cuda_fusion.length(nodes, at, uses)
+
     # Flash attention
 
     def flash_attn_kernel(self, t: Tensor) -> str | None:

@@ -46,6 +46,15 @@ def keep_alive(nodes: Sequence[Tensor], after: Tensor | None, uses: Uses, keep: 
         i += 1
 
 
+def length(nodes: Sequence[Tensor], at: int, uses: Uses) -> int:
+    """How many nodes one kernel computes from here on; 0 if it is none of these."""
+    op = nodes[at].op
+    if op == "MUL":
+        found = weighted_reduction(nodes, at, uses)
+        return found.n_nodes if found is not None else 0
+    return top_k_routing(nodes, at, uses) if op in {"UNARY", "SOFT_MAX"} else 0
+
+
 def weighted_reduction(nodes: Sequence[Tensor], at: int, uses: Uses) -> Reduction | None:
     """ggml_cuda_match_moe_weighted_reduction: (experts [* scale]) * weights, then views and sums of all experts."""
     first = nodes[at]

@@ -61,6 +61,7 @@ class MetalBackend(Backend):
     """One Apple GPU."""
 
     optimizes_from = 2
+    reorders = True
 
     def __init__(self, name: str, traits: Traits) -> None:
         self.name = name

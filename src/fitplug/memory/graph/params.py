@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import field, fields, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from fitplug.formats.header import Tensor
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend
@@ -20,6 +20,18 @@ class Halves(NamedTuple):
     b: Tensor
     buffer: Buffer
     """Adapters are no weights to the scheduler: their buffers' usage is never set."""
+
+
+class Copied(NamedTuple):
+    """Rope factors: each backend's layers have a copy (TENSOR_DUPLICATED)."""
+
+    name: str
+
+
+Home: TypeAlias = str | int | Copied
+"""What decides where a leaf lies that is there before the graph: a weight's name, a cache's layer, `OUTPUT`, rope factors."""
+OUTPUT = ""
+"""The token embeddings as the output matrix, if they are a tensor of their own there."""
 
 
 class LentTensor(NamedTuple):
@@ -132,6 +144,15 @@ class GraphParams:
         )
 
     @property
+    def shaping(self) -> Hashable:
+        """All that decides which tensors the graph has, and their shapes; None where that is not easily said."""
+        if self.lent is not None or self.adapters:
+            return None
+        tied = self.weights.get("token_embd.weight") == self.output
+        others = [getattr(self, name) for name in _SHAPING]
+        return (*others, tuple(sorted(self.fused.items())), tied, len(self.weights))
+
+    @property
     def pins_layers(self) -> bool:
         """Whether nodes named "norm" and "l_last" are given to their layer's device (llama_context::graph_get_cb)."""
         return self.pin and (self.n_tokens < OFFLOAD_MIN_BATCH or self.n_gpu_layers > self.model.n_layer_all)
@@ -147,6 +168,12 @@ class GraphParams:
             return self.layer_buffer(il)
         return Buffer("CPU", (len(self.backends) - 1,), is_host=True, is_weights=False)
 
+    def buffer_at(self, home: Home, il: int) -> Buffer:
+        """Where a leaf of this home lies that layer `il` uses."""
+        if isinstance(home, str):
+            return self.weights[home] if home != OUTPUT else self.output
+        return self.cache_buffer(home) if isinstance(home, int) else self.weights[copy_name(home.name, self.layer_backends[il])]
+
     def keeping(self, cut: Cut) -> "GraphParams":
         """The same with so much of equal layers."""
         return replace(self, cut=cut)
@@ -157,4 +184,7 @@ def copy_name(name: str, backend: int) -> str:
     return f"{name}@{backend}"
 
 
+_SHAPING = [
+    field.name for field in fields(GraphParams) if field.name not in VARYING - {"n_ctx", "n_ctx_seq"} | {"output", "pin"}
+]
 _FIXED = [field.name for field in fields(GraphParams) if field.name not in VARYING]

@@ -113,18 +113,7 @@ class Memory:
 
     def do(self, steps: Sequence[Step]) -> None:
         """Some steps."""
-        sizes, own, addresses, lengths = self._sizes, self._own, self._addresses, self._lengths
-        for kind, block, n in steps:
-            if kind == TAKE:
-                size = lengths[block] = sizes[n]
-                addresses[block] = own[block].alloc(size)
-            elif kind == FREE:
-                own[block].free(addresses[block], lengths[block])
-            else:
-                rest = lengths[block] - sizes[n]
-                lengths[block] = sizes[n]
-                if rest > 0:
-                    own[block].free(addresses[block] + sizes[n], rest)
+        take_steps(steps, self._sizes, self._own, self._addresses, self._lengths)
 
     def more_leafs(self, loop: Loop, n: int) -> list[int]:
         """Where the leafs of the `n` repetitions that are left out lie."""
@@ -166,6 +155,23 @@ class Memory:
         self.do(steps)
 
 
+def take_steps(
+    steps: Sequence[Step], sizes: Sequence[int], own: Sequence[DynAllocator], addresses: list[int], lengths: list[int]
+) -> None:
+    """Some steps: `own` is the allocator of each block, `addresses` and `lengths` say where it lies."""
+    for kind, block, n in steps:
+        if kind == TAKE:
+            size = lengths[block] = sizes[n]
+            addresses[block] = own[block].alloc(size)
+        elif kind == FREE:
+            own[block].free(addresses[block], lengths[block])
+        else:
+            rest = lengths[block] - sizes[n]
+            lengths[block] = sizes[n]
+            if rest > 0:
+                own[block].free(addresses[block] + sizes[n], rest)
+
+
 def size_in(backend: Backend, t: Tensor) -> int:
     """What a tensor takes of a backend's buffer."""
     return -(-backend.alloc_size(t) // backend.alignment) * backend.alignment
@@ -177,17 +183,17 @@ class GraphAllocator:
     def __init__(self, backends: Sequence[Backend]) -> None:
         self.tensors: list[Tensor] = []
         """Of the program's demands."""
-        self._made = Program(backends)
+        self.made = Program(backends)
 
     def program(self, schedule: Schedule) -> Program:
         """The steps; a schedule is asked once, since its tensors keep notes."""
         nodes, ids = schedule.nodes, schedule.node_backends
         for leaf, backend in zip(schedule.leafs, schedule.leaf_backends, strict=True):
             self._allocate(leaf, backend)
-        self._made.n_leafs = len(self._made.steps)
-        self._count(nodes, ids)
-        self._walk(nodes, ids, schedule.marks)
-        return self._made
+        self.made.n_leafs = len(self.made.steps)
+        self.count(nodes, ids)
+        self.walk(nodes, ids, schedule.marks)
+        return self.made
 
     def reserve(self, schedule: Schedule) -> list[int]:
         """Bytes of each backend's buffer."""
@@ -195,9 +201,9 @@ class GraphAllocator:
 
     def sizes(self) -> list[int]:
         """Bytes of each demand of the program."""
-        return [size_in(self._made.backends[b], t) for t, b in zip(self.tensors, self._made.demands, strict=True)]
+        return [size_in(self.made.backends[b], t) for t, b in zip(self.tensors, self.made.demands, strict=True)]
 
-    def _count(self, nodes: list[Tensor], ids: list[int]) -> None:
+    def count(self, nodes: list[Tensor], ids: list[int]) -> None:
         """Readers and views of every tensor; inputs are allocated before everything else."""
         for node, backend in zip(nodes, ids, strict=True):
             if node.view_src is not None and node.op != "NONE":
@@ -210,10 +216,10 @@ class GraphAllocator:
                     if src.is_input:
                         self._allocate(src, backend)
 
-    def _walk(self, nodes: list[Tensor], ids: list[int], marks: Sequence[Start]) -> None:
+    def walk(self, nodes: list[Tensor], ids: list[int], marks: Sequence[Start]) -> None:
         """Allocate in order, free what nobody reads any more. Leafs are allocated already, so every source is."""
         marked = {mark.at: mark for mark in marks}
-        made = self._made
+        made = self.made
         for i, (node, backend) in enumerate(zip(nodes, ids, strict=True)):
             mark = marked.get(i)
             if mark is not None:
@@ -237,7 +243,7 @@ class GraphAllocator:
                 return
         if owner.allocated and not owner.is_output:
             owner.allocated = False
-            self._made.steps.append((FREE, owner.block, 0))
+            self.made.steps.append((FREE, owner.block, 0))
 
     def _allocate(self, t: Tensor, backend: int) -> None:
         """ggml_gallocr_allocate_node."""
@@ -246,7 +252,7 @@ class GraphAllocator:
         t.allocated = True
         if t.op in INPLACE and self._in_place(t):
             return
-        made = self._made
+        made = self.made
         t.block = len(made.blocks)
         made.blocks.append(backend)
         self._demand(TAKE, t, backend)
@@ -269,12 +275,12 @@ class GraphAllocator:
             ):
                 parent.allocated = False
                 t.block = parent.block
-                self._demand(SHRINK, t, self._made.blocks[t.block])
+                self._demand(SHRINK, t, self.made.blocks[t.block])
                 return True
         return False
 
     def _demand(self, kind: int, t: Tensor, backend: int) -> None:
-        made = self._made
+        made = self.made
         made.steps.append((kind, t.block, len(made.demands)))
         if t.is_input and t.is_output:
             made.lasting.add(len(made.demands))

@@ -75,17 +75,17 @@ class Scheduler:
                 leaf.backend = leaf.buffer.backends[0] if leaf.buffer is not None else cpu if leaf.is_input else -1
         for node in graph.nodes:
             if node.backend == -1:
-                node.backend = self._from_current(node)
+                node.backend = self.from_current(node)
         work = [node for node in graph.nodes if node.op not in VIEW_OPS]
         for skip_cpu in (True, False):
             for order in (work, work[::-1]):
-                self._spread(order, skip_cpu=skip_cpu)
+                self.spread(order, skip_cpu=skip_cpu)
                 if all(node.backend != -1 for node in work):
                     break
         for node in work:
             if node.backend == -1:
-                self._to_most_inputs(node)
-        self._finish(graph.nodes)
+                self.to_most_inputs(node)
+        self.finish(graph.nodes)
 
     # Pass 1
 
@@ -98,7 +98,7 @@ class Scheduler:
                     return b
         return -1
 
-    def _from_current(self, node: Tensor) -> int:
+    def from_current(self, node: Tensor) -> int:
         """ggml_backend_sched_backend_id_from_cur."""
         buffer = node.view_src.buffer if node.view_src is not None else node.buffer
         if buffer is not None:
@@ -121,29 +121,30 @@ class Scheduler:
 
     # Passes 2 to 4
 
-    def _spread(self, nodes: Iterable[Tensor], *, skip_cpu: bool) -> None:
-        """Give a decided node's backend to the undecided ones after it."""
-        current, cpu, backends = -1, self.cpu, self.backends
+    def spread(self, nodes: Iterable[Tensor], current: int = -1, *, skip_cpu: bool) -> int:
+        """Give a decided node's backend to the undecided ones after it; the last one's is answered."""
+        cpu, backends = self.cpu, self.backends
         for node in nodes:
             b = node.backend
             if b != -1:
                 current = -1 if skip_cpu and b == cpu else b
             elif current != -1 and backends[current].supports_op(node):
                 node.backend = current
+        return current
 
-    def _to_most_inputs(self, node: Tensor) -> None:
+    def to_most_inputs(self, node: Tensor) -> None:
         """The backend that supports it and already has most of its sources."""
         best = -1
         for b, backend in enumerate(self.backends):
             if backend.supports_op(node):
                 n = sum(
-                    src is not None and (src.backend != -1 or _view_backend(src) != -1) and self._reads(src, b)
+                    src is not None and (src.backend != -1 or _view_backend(src) != -1) and self.reads(src, b)
                     for src in node.src
                 )
                 if n > best:
                     best, node.backend = n, b
 
-    def _finish(self, nodes: Iterable[Tensor]) -> None:
+    def finish(self, nodes: Iterable[Tensor]) -> None:
         """Views follow what they look at, undecided sources follow their reader."""
         for node in nodes:
             if node.backend == -1 and node.view_src is not None:
@@ -154,7 +155,7 @@ class Scheduler:
             if node.backend == -1:
                 node.backend = next(b for b, backend in enumerate(self.backends) if backend.supports_op(node))
 
-    def _reads(self, t: Tensor, b: int) -> bool:
+    def reads(self, t: Tensor, b: int) -> bool:
         """ggml_backend_sched_buffer_supported: whether backend `b` can read it where it is."""
         buffer = t.view_src.buffer if t.view_src is not None else t.buffer
         if buffer is not None:
@@ -178,7 +179,7 @@ class Scheduler:
                     split = Split(current, i, len(nodes), [], [])
                 src = node.src
                 for j, s in enumerate(src):
-                    if s is not None and s.backend != current and not self._reads(s, current):
+                    if s is not None and s.backend != current and not self.reads(s, current):
                         src[j] = self._copy(s, current, split, i)
         splits.append(split)
         return splits
@@ -188,7 +189,7 @@ class Scheduler:
         for src in node.src:
             if src is None or src.buffer is None or not src.buffer.is_weights:
                 continue
-            if src.backend != current and not self._reads(src, current):
+            if src.backend != current and not self.reads(src, current):
                 return True
         return False
 
@@ -198,13 +199,13 @@ class Scheduler:
             copies = src.copies = {}
         of_src = copies.get(backend)
         if of_src is None:
-            of_src = copies[backend] = [self._duplicate(src) for _ in range(self.n_copies)]
+            of_src = copies[backend] = [self.duplicate(src) for _ in range(self.n_copies)]
             self.copied[of_src[0]] = src
             split.inputs.append(src)
             split.askers.append(i)
         return of_src[0]
 
-    def _duplicate(self, t: Tensor) -> Tensor:
+    def duplicate(self, t: Tensor) -> Tensor:
         """ggml_dup_tensor_layout; several copies stay as long as the graph does."""
         copy = Tensor("NONE", t.type, t.ne, [], t.nb)
         copy.serial = t.serial
@@ -288,7 +289,7 @@ class Scheduler:
             for leaf in graph.leafs:
                 if leaf.is_input:
                     leaf.is_output = True
-                    leafs += (leaf, *(self._duplicate(leaf) for _ in range(self.n_copies - 1)))
+                    leafs += (leaf, *(self.duplicate(leaf) for _ in range(self.n_copies - 1)))
                     backends += [leaf.backend] * self.n_copies
             for split in splits:
                 for src in split.inputs:

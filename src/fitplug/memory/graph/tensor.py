@@ -59,7 +59,10 @@ class Tensor:
     n_bytes: int
     """ggml_nbytes; -1 for a view, whose size hardly ever matters (see `nbytes`)."""
     param: Any
-    """What decides sizes or support beyond shapes: a unary operation's name, attention's (max_bias, logit_softcap)."""
+    """What decides sizes or support beyond shapes: a unary operation's name, attention's (max_bias, logit_softcap).
+
+    Of a weight or a cache its home (params.py).
+    """
     buffer: Buffer | None
     is_input: bool
     is_output: bool

@@ -48,6 +48,7 @@ class VulkanBackend(Backend):
     """One device that Vulkan shows."""
 
     optimizes_from = 3
+    reorders = True
 
     def __init__(self, name: str, traits: Traits) -> None:
         self.name = name

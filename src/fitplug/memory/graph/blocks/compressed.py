@@ -128,7 +128,7 @@ class CompressedCache:
         if t is None:
             n = self.n_rows * (1 + self.g.params.n_rs_seq)
             t = self._stored[what, il] = ggml.new_tensor("f32", self.comp.n_blocks * self.comp.head, n)
-            t.buffer = self.g.params.cache_buffer(il)
+            t.buffer, t.param = self.g.params.cache_buffer(il), il
         return ggml.view_2d(t, t.ne[0], t.ne[1], t.nb[1])
 
     def _restored(self, il: int) -> State:

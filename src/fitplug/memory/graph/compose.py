@@ -1,0 +1,332 @@
+"""A graph's need of memory, composed of what each of its layers was seen to ask for.
+
+Another plan puts layers elsewhere; most of them, and the layers beside them, were seen in such places before. So a graph is
+drawn once, in segments (segments.py). A plan says where the weights and caches of each segment are. Then the scheduler's passes
+go from segment to segment and remember what they made of it by all that it can depend on (pieces.py); the splits follow from a
+few nodes of each (splits.py); so do the steps of the allocator (stretches.py), which are run with today's sizes.
+
+Why this is exact. Nothing is concluded from neighbourhood: every pass of ggml's goes through all segments in order, and what is
+kept of one is asked for by the whole state in which the pass comes to it. Where a backend may do more than that (put nodes in
+another order, fuse over the end of a segment), `UnprovenError` says so, and the graph is drawn. Of shapes the same holds as for
+programs (reuse.py): a sample for today's settings must answer as the one did that the graph was drawn with.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from fitplug.memory.graph.backends import Backend, Uses
+from fitplug.memory.graph.laying import Placing
+from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.pieces import Pieces, Placed
+from fitplug.memory.graph.program import size_in
+from fitplug.memory.graph.scheduler import Scheduler
+from fitplug.memory.graph.segments import Blueprint, UnprovenError
+from fitplug.memory.graph.splits import Copy, Cuts, Identity
+from fitplug.memory.graph.stretches import IN_A_BUFFER, Begin, Demand, Facts, Question, Stranger, Stretch, Walk
+from fitplug.memory.graph.tensor import Tensor
+
+MAX_STRETCHES = 4000
+"""Kept; then all are forgotten."""
+LONGEST_KERNEL = 48
+"""More nodes than any fused kernel computes."""
+NOWHERE = (False, 0, -1)
+"""Of what has no block: it is not there; block 0 is nobody's."""
+
+
+class Where(NamedTuple):
+    """Of what several segments look at."""
+
+    is_there: bool
+    block: int
+    backend: int
+
+
+class Composer:
+    """One blueprint on one set of backends."""
+
+    def __init__(self, blueprint: Blueprint, backends: Sequence[Backend], *, op_offload: bool) -> None:
+        """Raises `UnprovenError` where segments cannot be looked at one by one."""
+        if any(backend.reorders for backend in backends):
+            raise UnprovenError("a backend puts nodes in another order")
+        self.blueprint, self.backends = blueprint, backends
+        self.pieces = Pieces(blueprint, Scheduler(backends, op_offload=op_offload))
+        self._stretches: dict[tuple[Placed, Question, bool], Stretch] = {}
+        self._copied: dict[tuple[Tensor, int], int] = {}
+        for backend in {type(backend): backend for backend in backends if backend.optimizes_from}.values():
+            self._look_for_kernels_across(backend)
+
+    def _look_for_kernels_across(self, backend: Backend) -> None:
+        nodes, seen = self.blueprint.nodes, set()
+        uses = Uses(nodes, {})
+        segments = self.blueprint.segments
+        for before, after in pairwise(segments):
+            if (before.template, after.template) in seen:
+                continue
+            seen.add((before.template, after.template))
+            for at in range(max(0, after.start - LONGEST_KERNEL), after.start):
+                if at + backend.fused_at(nodes[: after.start + LONGEST_KERNEL], at, uses) > after.start:
+                    raise UnprovenError("a fused kernel reaches into the next segment")
+
+    def assign(self, params: GraphParams) -> list[Placed]:
+        """Which backend computes what."""
+        return self.pieces.assign(params)
+
+    def at_home(self, params: GraphParams) -> dict[str, bool]:
+        """Of each fused operation, whether it always runs where its layer lies."""
+        placed, blueprint = self.assign(params), self.blueprint
+        found: dict[str, bool] = {}
+        for op, number, il in blueprint.fused:
+            k = 0 if number is None else blueprint.of[number]
+            backend = -1 if number is None else placed[k].backends[number - blueprint.segments[k].start]
+            found[op] = found.get(op, True) and backend == params.layer_backends[il]
+        return found
+
+    def placings(self, params: GraphParams, n_copies: int) -> tuple[list[Placing], list[Demand]]:
+        """The stretches of a plan's graph, and what is taken before them all."""
+        if len(self._stretches) > MAX_STRETCHES:
+            self._stretches.clear()
+            self._copied.clear()
+            self.pieces.forget()
+        placed = self.assign(params)
+        return _Composition(self, placed, Cuts(self.blueprint, placed), n_copies).placings()
+
+    def n_bytes(self, copy: Copy) -> int:
+        """What a weight's copy takes."""
+        t, backend = copy.tensor, copy.backend
+        found = self._copied.get((t, backend))
+        if found is None:
+            found = size_in(self.backends[backend], Tensor("NONE", t.type, t.ne, [], t.nb))
+            self._copied[t, backend] = found
+        return found
+
+    def stretch(
+        self, placed: Placed, asked: Question, sources: Sequence[Tensor], foreign: Sequence[Tensor], *, lasting: bool
+    ) -> Stretch:
+        """The kept one, or a new one."""
+        found = self._stretches.get((placed, asked, lasting))
+        if found is None:
+            walk = Walk(placed, asked, sources, foreign, self.backends, lasting=lasting)
+            found = self._stretches[placed, asked, lasting] = walk.stretch()
+        return found
+
+
+class _Composition:
+    """One plan's graph."""
+
+    def __init__(self, composer: Composer, placed: Sequence[Placed], cuts: Cuts, n_copies: int) -> None:
+        self.composer, self.blueprint, self.placed, self.cuts = composer, composer.blueprint, placed, cuts
+        self.n_copies, self.lasting = n_copies, n_copies > 1
+        self.n_tensors = len(self.blueprint.likes)
+        self.exports = self.blueprint.exports
+        self.lent_views, self.last_view = self.blueprint.lent_views, self.blueprint.last_view
+        early = self._early()
+        if early:
+            self._lend(early)
+        self.last_read: dict[int, int] = {}
+        """The last segment that reads a tensor, by its number; after all those the copies."""
+        for k in range(len(placed)):
+            self._note_reads(k)
+        self.where: dict[int, Where] = {}
+        self.n_blocks = 1
+
+    def _early(self) -> set[int]:
+        """Views that nobody else looks at but for a copy that is made in a segment before theirs."""
+        cuts, blueprint = self.cuts, self.blueprint
+        return {
+            source
+            for split in cuts.splits
+            for source in [cuts.copies[copy].source for copy in split.inputs]
+            if isinstance(source, int) and source not in blueprint.lent and source not in blueprint.places[split.segment]
+        }
+
+    def _lend(self, early: set[int]) -> None:
+        """Look at these views as at those that several segments have to do with."""
+        blueprint = self.blueprint
+        exports, last_view = list(self.exports), dict(self.last_view)
+        lent_views = {owner: list(views) for owner, views in self.lent_views.items()}
+        for view in early:
+            k = blueprint.of[view]
+            exports[k] = (*exports[k], view - blueprint.segments[k].start)
+            owner = self._owner(view)
+            if owner is not None:
+                if owner in range(blueprint.segments[k].start, view):
+                    raise UnprovenError("a copy is made of a view before what it looks at")
+                lent_views.setdefault(owner, []).append(view)
+                last_view[owner] = blueprint.last_view_but(owner, blueprint.lent | early)
+        self.exports, self.lent_views, self.last_view = exports, lent_views, last_view
+
+    def _note_reads(self, k: int) -> None:
+        segment, cuts = self.blueprint.segments[k], self.cuts
+        template, replaced, last = segment.template, cuts.replaced[k], self.last_read
+        reads = template.reads
+        if replaced:
+            left = dict(reads)
+            for at, j, copy in replaced:
+                last[self.n_tensors + copy] = k
+                place = template.src[at][j]
+                if place is not None and place in left:
+                    left[place] -= 1
+            reads = left
+        n = template.n_nodes
+        for place in (*self.exports[k], *range(n, template.n_own)):
+            if reads.get(place):
+                last[segment.number(place)] = k
+        for split in cuts.begun[k]:
+            for copy in cuts.splits[split].inputs:
+                source = cuts.copies[copy].source
+                if isinstance(source, int):
+                    last[source] = k
+
+    def placings(self) -> tuple[list[Placing], list[Demand]]:
+        first = self._leafs()
+        optimizes = self._optimized()
+        return [self._placing(k, optimizes) for k in range(len(self.placed))], first
+
+    def _leafs(self) -> list[Demand]:
+        """What is taken before all nodes (`Scheduler._leafs`): of inputs and copies in a pipeline as many as it has stages."""
+        blueprint, n_copies = self.blueprint, self.n_copies
+        taken: list[Demand] = []
+        leafs = list(zip(range(blueprint.n_nodes, self.n_tensors), blueprint.leafs, self.composer.pieces.leafs, strict=True))
+        inputs = [leaf for leaf in leafs if leaf[1].is_input] if self.lasting else []
+        for number, _, backend in inputs:
+            self._take(number, backend, taken)
+            taken += [Demand(blueprint.likes[number], backend, is_copy=True)] * (n_copies - 1)
+            self.n_blocks += n_copies - 1
+        for n, copy in enumerate(self.cuts.copies if self.lasting else ()):
+            self.where[self.n_tensors + n] = Where(is_there=True, block=self.n_blocks, backend=copy.backend)
+            taken += [self._demand(copy)] * n_copies
+            self.n_blocks += n_copies
+        for number, t, backend in leafs:
+            if not (self.lasting and t.is_input):
+                self._take(number, backend, taken)
+        return taken
+
+    def _take(self, number: int, backend: int, taken: list[Demand]) -> None:
+        self.where[number] = Where(is_there=True, block=self.n_blocks, backend=backend)
+        self.n_blocks += 1
+        taken.append(Demand(self.blueprint.likes[number], backend))
+
+    def _demand(self, copy: Copy) -> Demand:
+        number = copy.like
+        if number < 0:
+            number = -1 - self.composer.n_bytes(copy)
+        return Demand(number, copy.backend, is_copy=True)
+
+    def _optimized(self) -> list[bool]:
+        starts, backends = self.cuts.starts(), self.composer.backends
+        return [
+            0 < backends[split.backend].optimizes_from <= end - start
+            for split, (start, end) in zip(self.cuts.splits, pairwise(starts), strict=True)
+        ]
+
+    def _facts(self, number: int, k: int) -> Facts:
+        there, _, backend = self.where.get(number, NOWHERE)
+        return Facts(there, backend, self.last_read.get(number, -1) > k, *self._views(number, k))
+
+    def _views(self, number: int, k: int) -> tuple[int, bool]:
+        later = self.last_view.get(number, -1) > k
+        views = self.lent_views.get(number)
+        if views is None:
+            return 0, later
+        last = [self.last_read.get(view, len(self.placed)) for view in views]
+        return last.count(k), later or max(last) > k
+
+    def _placing(self, k: int, optimizes: Sequence[bool]) -> Placing:
+        segment, cuts, placed = self.blueprint.segments[k], self.cuts, self.placed[k]
+        own = [copy for split in cuts.begun[k] for copy in cuts.splits[split].inputs]
+        foreign = self._foreign(k, own)
+        begins = self._begins(k, optimizes, {number: i for i, number in enumerate(foreign)})
+        at_own = {copy: i for i, copy in enumerate(own)}
+        others = list(dict.fromkeys(copy for _, _, copy in cuts.replaced[k] if copy not in at_own))
+        at_others = {copy: -1 - i for i, copy in enumerate(others)}
+        copies = [cuts.copies[copy] for copy in own]
+        asked = Question(
+            tuple(begins),
+            tuple([(at, j, at_own[copy] if copy in at_own else at_others[copy]) for at, j, copy in cuts.replaced[k]]),
+            guests=tuple([self._facts(number, k) for number in segment.guests]),
+            foreign=tuple([(self._stranger(number, k, foreign), self._facts(number, k)) for number in foreign]),
+            copies=tuple([self._facts(self.n_tensors + copy, k) for copy in others]),
+            own=tuple([
+                (self._demand(copy), self.last_read.get(self.n_tensors + n, -1) > k)
+                for n, copy in zip(own, copies, strict=True)
+            ]),
+            exports=tuple([
+                (i, Facts(True, -1, self.last_read.get(segment.start + i, -1) > k, *self._views(segment.start + i, k)))
+                for i in self.exports[k]
+            ]),
+        )  # fmt: skip
+        sources = [*[copy.tensor for copy in copies], *[cuts.copies[copy].tensor for copy in others]]
+        stretch = self.composer.stretch(
+            placed, asked, sources, [self._drawn(number) for number in foreign], lasting=self.lasting
+        )
+        outer = [*segment.guests, *foreign, *[self.n_tensors + copy for copy in others]]
+        shown = [*[segment.start + i for i in self.exports[k]], *[self.n_tensors + copy for copy in own]]
+        return self._laid(stretch, outer, shown)
+
+    def _foreign(self, k: int, own: Sequence[int]) -> list[int]:
+        """What is copied here that only other segments look at; with a view, what it is a view of."""
+        places = self.blueprint.places[k]
+        found: dict[int, None] = {}
+        for copy in own:
+            source = self.cuts.copies[copy].source
+            while isinstance(source, int) and source not in places:
+                self._refuse_future(source, k)
+                found[source] = None
+                source = self._owner(source)
+        return list(found)
+
+    def _refuse_future(self, number: int, k: int) -> None:
+        is_node = number < self.blueprint.n_nodes
+        if is_node and self.blueprint.of[number] > k and self.blueprint.nodes[number].view_src is None:
+            raise UnprovenError("a copy is made before what it is a copy of")
+
+    def _owner(self, number: int) -> int | None:
+        """What it is a view of, if that is not placed."""
+        owner = self._drawn(number).view_src
+        return None if owner is None or owner.buffer is not None else self.blueprint.numbers[id(owner)]
+
+    def _stranger(self, number: int, k: int, foreign: Sequence[int]) -> Stranger:
+        places, owner = self.blueprint.places[k], self._owner(number)
+        place = None if owner is None else places[owner] if owner in places else -2 - foreign.index(owner)
+        return Stranger(self.blueprint.likes[number], place)
+
+    def _drawn(self, number: int) -> Tensor:
+        n = self.blueprint.n_nodes
+        return self.blueprint.nodes[number] if number < n else self.blueprint.leafs[number - n]
+
+    def _begins(self, k: int, optimizes: Sequence[bool], foreign: Mapping[int, int]) -> list[Begin]:
+        cuts = self.cuts
+        begun = cuts.begun[k]
+        found: list[Begin] = []
+        if not begun or cuts.splits[begun[0]].at > 0:
+            running = (begun[0] if begun else self._next_split(k)) - 1
+            found.append(Begin(0, cuts.splits[running].backend, optimizes[running]))
+        for number in begun:
+            split = cuts.splits[number]
+            places = [self._place(cuts.copies[copy].source, self.blueprint.places[k], foreign) for copy in split.inputs]
+            found.append(Begin(split.at, split.backend, optimizes[number], tuple(places)))
+        return found
+
+    def _next_split(self, k: int) -> int:
+        return sum(map(len, self.cuts.begun[: k + 1]))
+
+    @staticmethod
+    def _place(source: Identity, places: Mapping[int, int], foreign: Mapping[int, int]) -> int:
+        if not isinstance(source, int):
+            return IN_A_BUFFER
+        if source in places:
+            return places[source]
+        return -2 - foreign[source] if source in foreign else IN_A_BUFFER
+
+    def _laid(self, stretch: Stretch, outer: Sequence[int], shown: Sequence[int]) -> Placing:
+        where = [self.where.get(number, NOWHERE) for number in outer]
+        for number, (_, block, backend), remains in zip(outer, where, stretch.remains, strict=True):
+            self.where[number] = Where(remains, block, backend)
+        exports: list[int] = []
+        for number, (there, block, backend) in zip(shown, stretch.exports, strict=False):
+            own = there and block >= len(outer)
+            exports.append(self.n_blocks if own else 0)
+            self.where[number] = Where(there, self.n_blocks if own else where[block][1] if there else 0, backend)
+            self.n_blocks += own
+        return Placing(stretch, [block for _, block, _ in where], exports)

@@ -1,0 +1,219 @@
+"""One layer of each shape, drawn for today's settings: what shapes decide, and how large everything is."""
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
+from operator import attrgetter
+from typing import NamedTuple
+
+from fitplug.memory.graph.backends import Backend, Uses
+from fitplug.memory.graph.build import Graph
+from fitplug.memory.graph.compose import Composer
+from fitplug.memory.graph.context import GraphContext
+from fitplug.memory.graph.layers import SAMPLE
+from fitplug.memory.graph.laying import Laying
+from fitplug.memory.graph.params import OUTPUT, Copied, GraphParams
+from fitplug.memory.graph.program import INPLACE, size_in
+from fitplug.memory.graph.stretches import Demand
+from fitplug.memory.graph.tensor import Tensor
+
+MAX_SAMPLES = 32
+"""The oldest goes first."""
+
+
+def sections(graph: Graph) -> Iterator[tuple[Hashable, list[Tensor]]]:
+    """The tensors that are no weights, in the order in which they were made, by layer and what lies between the layers.
+
+    Inputs stand apart: many are made when the first layer asks for them.
+    """
+    tensors = [t for t in chain(graph.leafs, graph.nodes) if t.buffer is None or not t.buffer.is_weights]
+    tensors.sort(key=attrgetter("serial"))
+    yield "inputs", [t for t in tensors if t.is_input]
+    tensors = [t for t in tensors if not t.is_input]
+    key: Hashable = None
+    start, n = 0, len(tensors)
+    for section in graph.sections:
+        end = start
+        while end < n and tensors[end].serial < section.serial:
+            end += 1
+        yield key, tensors[start:end]
+        key, start = (section.loop, section.shape), end
+    yield key, tensors[start:]
+
+
+class Sample:
+    """One layer of each shape, and what stands before and after the layers."""
+
+    def __init__(self, params: GraphParams, graph: Graph) -> None:
+        """Of a graph that was drawn for `params`, cut to `SAMPLE`, and is not scheduled."""
+        self.params, self.graph = params, graph
+        self.parts: dict[Hashable, list[Tensor]] = {}
+        for key, tensors in sections(graph):
+            self.parts.setdefault(key, []).extend(tensors)
+        self.tensors = list(chain.from_iterable(self.parts.values()))
+        self.numbers = {t.serial: i for i, t in enumerate(self.tensors)}
+        self.composed: dict[bool, Composed] = {}
+        """What composes such graphs, with and without op_offload."""
+
+    @cached_property
+    def structure(self) -> list[Hashable]:
+        """All that a tensor is but its shape."""
+        number = self.numbers.get
+        pinned = {t.serial: il >= 0 for t, il in self.graph.pins}
+        return [
+            (
+                t.op, t.type, t.param, t.is_input, t.is_output, pinned.get(t.serial),
+                None if t.view_src is None else number(t.view_src.serial),
+                *[None if s is None else number(s.serial, -1) for s in t.src],
+            )
+            for t in self.tensors
+        ]  # fmt: skip
+
+    @cached_property
+    def asked(self) -> Sequence[Backend]:
+        """One of the backends that answer alike."""
+        return list({_character(backend): backend for backend in self.params.backends}.values())
+
+    @cached_property
+    def frame(self) -> Hashable:
+        """What graphs have in common besides their shapes: which layers follow each other, and on what they can run."""
+        shapes = [tuple([layer.shape for layer in classes]) for classes in self.graph.loops]
+        shared = frozenset(t.param for t in self.graph.leafs if isinstance(t.param, Copied) or t.param == OUTPUT)
+        return tuple(shapes), shared, self.params.backends
+
+    def fits_anywhere(self, sizes: Sequence[int], n_copies: int) -> bool:
+        """Whether each of these buffers has room for all that is computed here, or for the copies of it."""
+        needed = self._needed
+        return all(
+            n_copies * needed[_character(backend)] <= size for backend, size in zip(self.params.backends, sizes, strict=True)
+        )
+
+    @cached_property
+    def _needed(self) -> Mapping[Hashable, int]:
+        own = [t for t in self.tensors if t.view_src is None and t.buffer is None]
+        return {_character(backend): sum([size_in(backend, t) for t in own]) for backend in self.asked}
+
+    @cached_property
+    def fused(self) -> list[Hashable]:
+        """What optimizing backends want to be kept, until when, and in which order they compute."""
+        found: list[Hashable] = []
+        nodes, number = self.graph.nodes, self.numbers.get
+
+        def keep(t: Tensor, until: Tensor) -> None:
+            found.append((number(t.serial), number(until.serial)))
+
+        for backend in self.asked:
+            if backend.optimizes_from:
+                order = backend.graph_optimize(nodes, None, Uses(nodes, {}), keep)
+                found += [tuple(step.nodes) for step in order or ()]
+        return found
+
+    def answers(self, t: Tensor) -> Hashable:
+        """What backends and the allocator make of an operation's shapes."""
+        alike = [s is not None and s.nb == t.nb and s.ne == t.ne for s in t.src] if t.op in INPLACE else ()
+        return [(backend.takes(t), backend.offloads_op(t)) for backend in self.asked], alike
+
+    def changes(self, other: "Sample") -> set[int] | None:
+        """Numbers of the tensors that have another shape there, or a source that has; None where more is different."""
+        if self.structure != other.structure:
+            return None
+        changed = {i for i, (a, b) in enumerate(zip(self.tensors, other.tensors, strict=True)) if a.ne != b.ne or a.nb != b.nb}
+        if changed and self.fused != other.fused:
+            return None
+        number = self.numbers.get
+        touched = {
+            i
+            for i, t in enumerate(self.tensors)
+            if i in changed or any(s is not None and number(s.serial) in changed for s in t.src)
+        }
+        if any(self.answers(self.tensors[i]) != other.answers(other.tensors[i]) for i in touched):
+            return None
+        return touched
+
+
+def _character(backend: Backend) -> Hashable:
+    own = ((name, value) for name, value in vars(backend).items() if name not in ("name", "index") and name[0] != "_")
+    return type(backend), tuple(sorted(own))
+
+
+def ordered(params: GraphParams) -> bool:
+    """Whether sizes depend on which tensor was measured first: attention over quantised caches behind an RPC server."""
+    return (params.type_k, params.type_v) != ("f16", "f16") and any(backend.remembers for backend in params.backends)
+
+
+def likes(sample: Sample, graph: Graph) -> Mapping[int, int] | None:
+    """Serial number → number in the sample of a tensor that is made at the same place, of each that is no weight."""
+    found: dict[int, int] = {}
+    for key, tensors in sections(graph):
+        like = sample.parts.get(key, [])
+        if len(like) != len(tensors):
+            return None
+        for a, b in zip(tensors, like, strict=True):
+            if a.op != b.op or a.ne != b.ne or a.nb != b.nb or a.type != b.type:
+                return None
+            found[a.serial] = sample.numbers[b.serial]
+    return found
+
+
+class Samples:
+    """Those of the last settings: what lies where makes no difference to them."""
+
+    def __init__(self, draw: Callable[[GraphParams], GraphContext]) -> None:
+        self._draw = draw
+        self._kept: dict[Hashable, Sample] = {}
+
+    def __call__(self, params: GraphParams, *, placed: bool = False) -> Sample:
+        """One for these settings; `placed`: its layers lie where these say."""
+        key = params.shaping
+        found = None if key is None else self._kept.get(key)
+        if found is None or (placed and found.params != params):
+            found = Sample(params, self._draw(params.keeping(SAMPLE)).gf)
+            if key is not None and not placed:
+                while len(self._kept) >= MAX_SAMPLES:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[key] = found
+        return found
+
+
+class Sizes(dict[Demand, int]):
+    """Bytes of what composed graphs demand, measured when it is asked for."""
+
+    def __init__(self, sample: Sample, changed: Collection[int] = (), known: "Sizes | None" = None) -> None:
+        """`known` has the sizes of another sample, of which the `changed` ones are not today's."""
+        super().__init__()
+        self.sample, self._changed, self._known = sample, changed, known
+        self.laying = Laying(sample.params.backends, self)
+
+    def __missing__(self, demand: Demand) -> int:
+        number, backend, is_copy, copied = demand
+        if number < 0:
+            found = -1 - number
+        elif self._known is not None and number not in self._changed:
+            found = self._known[demand]
+        else:
+            t = self.sample.tensors[number]
+            measured = _copy(t) if is_copy else _with_copies(t, copied) if copied else t
+            found = size_in(self.sample.params.backends[backend], measured)
+        self[demand] = found
+        return found
+
+
+def _copy(t: Tensor) -> Tensor:
+    return Tensor("NONE", t.type, t.ne, [], t.nb)
+
+
+def _with_copies(t: Tensor, copied: Collection[int]) -> Tensor:
+    """The operation with copies as these of its sources; of one that stands there twice there is one copy."""
+    found = Tensor(t.op, t.type, t.ne, [*t.src], t.nb)
+    found.n_bytes, found.param = t.n_bytes, t.param
+    made = {id(s): _copy(s) for j, s in enumerate(t.src) if j in copied and s is not None}
+    found.src = [made[id(s)] if j in copied and s is not None else s for j, s in enumerate(t.src)]
+    return found
+
+
+class Composed(NamedTuple):
+    """A composer, and sizes by a sample of the graph that it was made of."""
+
+    composer: Composer | None
+    """None where the graph must be drawn."""
+    sizes: Sizes
