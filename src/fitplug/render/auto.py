@@ -8,7 +8,7 @@ from fitplug.planner.records import Alternative, Plan, Range, Speed
 from fitplug.render.numbers import device_rows, n_layers_on_gpu
 from fitplug.render.page import Block, Line, Pairs, Points, Shell, Table, write
 from fitplug.render.text import one_line
-from fitplug.render.words import bars, certainty, settings_pairs, title
+from fitplug.render.words import bars, certainty, file_notes, settings_pairs, title
 from fitplug.units import format_bytes, format_tokens
 
 
@@ -23,7 +23,7 @@ def page(plan: Plan, export: Export) -> Sequence[Block]:
     pairs = settings_pairs(estimate, machine, model)
     speed = speed_words(plan.speed)
     basis = [f"speed: {plan.speed.basis}"] if plan.speed and speed and plan.speed.basis else []
-    notes = [one_line(note) for note in (*estimate.notes, *export.notes, *machine.notes, *basis)]
+    notes = [one_line(note) for note in (*estimate.notes, *file_notes(model), *export.notes, *machine.notes, *basis)]
     blocks: list[Block] = [title(model), verdict(plan), bars(estimate, machine)]
     blocks.append(Pairs(pairs.heading, [*pairs.pairs, ("speed", speed)] if speed else pairs.pairs))
     blocks += command_blocks(export) if plan.fits else ()

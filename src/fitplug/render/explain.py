@@ -8,7 +8,7 @@ from fitplug.model.records import Model
 from fitplug.render.numbers import device_rows
 from fitplug.render.page import Block, Line, Points, Table, write
 from fitplug.render.text import one_line
-from fitplug.render.words import KIND_NAMES, bars, certainty, settings_pairs, title
+from fitplug.render.words import KIND_NAMES, bars, certainty, file_notes, settings_pairs, title
 from fitplug.units import format_bytes
 
 
@@ -19,7 +19,7 @@ def show(estimate: Estimate, machine: Machine, model: Model, *, fits: bool) -> N
 
 def page(estimate: Estimate, machine: Machine, model: Model, *, fits: bool) -> Sequence[Block]:
     """The verdict, each device, each part, and how sure the figures are."""
-    notes = [one_line(note) for note in (*estimate.notes, *machine.notes)]
+    notes = [one_line(note) for note in (*estimate.notes, *file_notes(model), *machine.notes)]
     blocks: list[Block] = [
         title(model),
         verdict(estimate, machine, fits=fits),

@@ -1,5 +1,6 @@
 """Settings, models and devices in the words that people read, the same on every page."""
 
+from fitplug.conversion import CONVERTED
 from fitplug.machine.records import Machine
 from fitplug.memory.records import HOST, Estimate, Kind
 from fitplug.model.records import Model
@@ -24,6 +25,17 @@ def format_params(n: int) -> str:
             value = n / size
             return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit} parameters"
     return f"{n} parameters"
+
+
+def file_notes(model: Model) -> list[str]:
+    """How large the file would be, of a model that is no file yet."""
+    if CONVERTED not in model.header.notes:
+        return []
+    from fitplug.conversion.sizes import size_of
+
+    size = size_of(model.header)
+    known = f"{size.n_bytes:,} bytes" if size.exact else f"about {size.n_bytes:,} bytes, {size.low:,} to {size.high:,}"
+    return [f"as a file of the type {size.file_type} it would have {known}"]
 
 
 def bars(estimate: Estimate, machine: Machine) -> Bars:
