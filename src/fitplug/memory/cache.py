@@ -129,6 +129,8 @@ class CacheBytes(NamedTuple):
     state: int = 0
 
 
+NOTHING_HELD = CacheBytes()
+
 _STATES = frozenset({"r", "s", "ple", "state_kv", "state_score"})
 
 

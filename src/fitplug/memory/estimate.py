@@ -15,7 +15,7 @@ from fitplug.extension import Runner
 from fitplug.machine.backends import backend
 from fitplug.machine.records import Machine
 from fitplug.memory import tensor_split
-from fitplug.memory.cache import CacheTensor, cache_bytes, cache_tensors, cells
+from fitplug.memory.cache import NOTHING_HELD, CacheTensor, cache_bytes, cache_tensors, cells
 from fitplug.memory.companions import NOTHING_BESIDE, Beside, Companions
 from fitplug.memory.compute_closed import closed_parts
 from fitplug.memory.context import flash_attn_wanted, resolve
@@ -181,6 +181,8 @@ class Estimator:
     def _cache_parts(self, tensors: list[CacheTensor], placement: Placement) -> list[Part]:
         parts = []
         for device, held in cache_bytes(tensors, placement).items():
+            if held == NOTHING_HELD and not self.runner.measuring:  # llama_kv_cache's constructor gets no buffer for nothing
+                raise RefusedError(f"no layer on {device} has KV heads, and llama.cpp stops where a cache would hold nothing")
             if held.kv:
                 parts.append(self._part(Kind.CONTEXT, device, held.kv, self._basis, "cache"))
             if held.state:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from fitplug.memory.graph import node_table
 from fitplug.memory.graph.compose import Composer
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.layers import ONE_OF_EACH, SHORT, Cut, LayerClass, Run, shortened
@@ -72,6 +73,7 @@ class Layouts:
     def reserve(self, params: GraphParams, how: Schedules, at_least: Sequence[int] = ()) -> Sequence[int]:
         """Bytes per backend of a graph; `at_least` is answered where it surely takes no more."""
         sample = self._samples(params)
+        node_table.check(params, sample.n_made)
         may_be_less = bool(at_least) and not params.copies_weights
         n_copies = 1 if how.n_copies == 1 else how.n_copies * sum(map(len, sample.graph.loops))
         if may_be_less and not ordered(params) and sample.fits_anywhere(at_least, n_copies):

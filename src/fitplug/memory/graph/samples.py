@@ -81,6 +81,16 @@ class Sample:
         shared = frozenset(t.param for t in self.graph.leafs if isinstance(t.param, Copied) or t.param == OUTPUT)
         return tuple(shapes), shared, self.params.backends
 
+    @cached_property
+    def n_made(self) -> int:
+        """How many tensors drawing every layer would make."""
+        total = 0
+        for key, tensors in self.parts.items():
+            loop, shape = key if isinstance(key, tuple) else (0, None)
+            repeated = 1 if shape is None else sum(layer.shape == shape for layer in self.graph.loops[loop])
+            total += repeated * len(tensors)
+        return total
+
     def fits_anywhere(self, sizes: Sequence[int], n_copies: int) -> bool:
         """Whether each of these buffers has room for all that is computed here, or for the copies of it."""
         needed = self._needed
