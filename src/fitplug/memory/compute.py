@@ -147,7 +147,7 @@ class ComputeEstimator:
         key = setup.tried, tuple(sorted(params.fused.items()))
         found = self._tried.get(key)
         if found is None:
-            found = self._layouts.at_home(params, op_offload=op_offload)
+            found = self._layouts.at_home(params, op_offload=op_offload) if self.shorten else None
             if found is None:
                 found = fused.run_where_their_layers_lie(self.draw, params, op_offload=op_offload)
             self._tried[key] = found

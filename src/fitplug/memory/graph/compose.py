@@ -15,15 +15,15 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from fitplug.memory.graph.backends import Backend, Uses
+from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.laying import Placing
 from fitplug.memory.graph.params import GraphParams
-from fitplug.memory.graph.pieces import Pieces, Placed
+from fitplug.memory.graph.pieces import Pieces, Placed, without_sources
 from fitplug.memory.graph.program import size_in
 from fitplug.memory.graph.scheduler import Scheduler
-from fitplug.memory.graph.segments import Blueprint, UnprovenError
+from fitplug.memory.graph.segments import Blueprint, Template, UnprovenError
 from fitplug.memory.graph.splits import Copy, Cuts, Identity
-from fitplug.memory.graph.stretches import IN_A_BUFFER, Begin, Demand, Facts, Question, Stranger, Stretch, Walk
+from fitplug.memory.graph.stretches import IN_A_BUFFER, Begin, Demand, Facts, KnownUses, Question, Stranger, Stretch, Walk
 from fitplug.memory.graph.tensor import Tensor
 
 MAX_STRETCHES = 4000
@@ -45,28 +45,43 @@ class Where(NamedTuple):
 class Composer:
     """One blueprint on one set of backends."""
 
-    def __init__(self, blueprint: Blueprint, backends: Sequence[Backend], *, op_offload: bool) -> None:
-        """Raises `UnprovenError` where segments cannot be looked at one by one."""
+    def __init__(
+        self, blueprint: Blueprint, shapes: Sequence[Tensor], backends: Sequence[Backend], *, op_offload: bool
+    ) -> None:
+        """Raises `UnprovenError` where segments cannot be looked at one by one; `shapes` are the sample's tensors."""
         if any(backend.reorders for backend in backends):
             raise UnprovenError("a backend puts nodes in another order")
-        self.blueprint, self.backends = blueprint, backends
-        self.pieces = Pieces(blueprint, Scheduler(backends, op_offload=op_offload))
+        self.blueprint, self.shapes, self.backends = blueprint, shapes, backends
+        self.pieces = Pieces(blueprint, shapes, Scheduler(backends, op_offload=op_offload))
         self._stretches: dict[tuple[Placed, Question, bool], Stretch] = {}
         self._copied: dict[tuple[Tensor, int], int] = {}
         for backend in {type(backend): backend for backend in backends if backend.optimizes_from}.values():
             self._look_for_kernels_across(backend)
 
     def _look_for_kernels_across(self, backend: Backend) -> None:
-        nodes, seen = self.blueprint.nodes, set()
-        uses = Uses(nodes, {})
-        segments = self.blueprint.segments
-        for before, after in pairwise(segments):
-            if (before.template, after.template) in seen:
-                continue
-            seen.add((before.template, after.template))
-            for at in range(max(0, after.start - LONGEST_KERNEL), after.start):
-                if at + backend.fused_at(nodes[: after.start + LONGEST_KERNEL], at, uses) > after.start:
-                    raise UnprovenError("a fused kernel reaches into the next segment")
+        seen: set[tuple[Template, Template]] = set()
+        for before, after in pairwise(self.blueprint.segments):
+            if (before.template, after.template) not in seen:
+                seen.add((before.template, after.template))
+                start = max(0, after.start - LONGEST_KERNEL)
+                nodes = self._reshaped(start, min(after.start + LONGEST_KERNEL, self.blueprint.n_nodes))
+                uses = KnownUses(nodes, self.blueprint.uses[start : start + len(nodes)])
+                for at in range(after.start - start):
+                    if start + at + backend.fused_at(nodes, at, uses) > after.start:
+                        raise UnprovenError("a fused kernel reaches into the next segment")
+
+    def _reshaped(self, start: int, end: int) -> list[Tensor]:
+        """Some nodes in the order of the graph, with today's shapes."""
+        drawn, likes = self.blueprint.nodes[start:end], self.blueprint.likes[start:end]
+        nodes = [without_sources(self.shapes[n]) for n in likes]
+        known = {id(t): node for t, node in zip(drawn, nodes, strict=True)}
+        for t, node, n in zip(drawn, nodes, likes, strict=True):
+            sources = zip(t.src, self.shapes[n].src, strict=True)
+            node.src = [None if s is None else known.get(id(s), like) for s, like in sources]
+            owner = t.view_src
+            if owner is not None:
+                node.view_src, node.view_offs = known.get(id(owner), owner), self.shapes[n].view_offs
+        return nodes
 
     def assign(self, params: GraphParams) -> list[Placed]:
         """Which backend computes what."""
@@ -257,9 +272,8 @@ class _Composition:
             ]),
         )  # fmt: skip
         sources = [*[copy.tensor for copy in copies], *[cuts.copies[copy].tensor for copy in others]]
-        stretch = self.composer.stretch(
-            placed, asked, sources, [self._drawn(number) for number in foreign], lasting=self.lasting
-        )
+        strangers = [self.composer.shapes[self.blueprint.likes[number]] for number in foreign]
+        stretch = self.composer.stretch(placed, asked, sources, strangers, lasting=self.lasting)
         outer = [*segment.guests, *foreign, *[self.n_tensors + copy for copy in others]]
         shown = [*[segment.start + i for i in self.exports[k]], *[self.n_tensors + copy for copy in own]]
         return self._laid(stretch, outer, shown)

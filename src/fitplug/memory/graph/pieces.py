@@ -28,19 +28,35 @@ class Event(NamedTuple):
 class Piece:
     """A template on backends: tensors of its own, linked as the graph's are."""
 
-    def __init__(self, template: Template, buffers: Sequence[Buffer], pinned: Sequence[int], scheduler: Scheduler) -> None:
-        """`pinned` is the backend of each pinned node, -1 where callers' assignments do not hold."""
+    def __init__(
+        self,
+        template: Template,
+        shapes: Sequence[Tensor],
+        buffers: Sequence[Buffer],
+        pinned: Sequence[int],
+        scheduler: Scheduler,
+    ) -> None:
+        """Make it, and look where its own weights put its nodes.
+
+        Args:
+            template: it, but for shapes.
+            shapes: the sample's tensors.
+            buffers: where the placed are.
+            pinned: the backend of each pinned node, -1 where callers' assignments do not hold.
+            scheduler: for these backends.
+        """
         self.template, self.buffers = template, buffers
-        self.cast = [without_sources(t) for t in template.cast]
+        drawn = [t if n < 0 else shapes[n] for t, n in zip(template.cast, template.numbers, strict=True)]
+        self.cast = [without_sources(t) for t in drawn]
         n = template.n_nodes
         self.nodes, self.guests = self.cast[:n], self.cast[n : template.n_own]
         for t, buffer in zip(self.cast[template.n_own :], buffers, strict=True):
             t.buffer, t.backend = buffer, buffer.backends[0]
         for t, places in zip(self.nodes, template.src, strict=True):
             t.src = [None if place is None else self.cast[place] for place in places]
-        for t, owner, drawn in zip(self.cast, template.owners, template.cast, strict=True):
+        for t, owner, like in zip(self.cast, template.owners, drawn, strict=True):
             if owner is not None:
-                t.view_src, t.view_offs = self.cast[owner], drawn.view_offs
+                t.view_src, t.view_offs = self.cast[owner], like.view_offs
         self.work = [t for t in self.nodes if t.op not in VIEW_OPS]
         for i, backend in zip(template.pinned, pinned, strict=True):
             if backend != -1 and scheduler.backends[backend].supports_op(self.nodes[i]):
@@ -114,8 +130,8 @@ class Placed:
 class Pieces:
     """The pieces of one blueprint on one set of backends."""
 
-    def __init__(self, blueprint: Blueprint, scheduler: Scheduler) -> None:
-        self.blueprint, self.scheduler = blueprint, scheduler
+    def __init__(self, blueprint: Blueprint, shapes: Sequence[Tensor], scheduler: Scheduler) -> None:
+        self.blueprint, self.shapes, self.scheduler = blueprint, shapes, scheduler
         self._made: dict[Hashable, Piece] = {}
         cpu = scheduler.cpu
         self._leafs = [cpu if t.is_input else -1 for t in blueprint.leafs]
@@ -139,7 +155,7 @@ class Pieces:
         key = segment.template, buffers, pinned
         found = self._made.get(key)
         if found is None:
-            found = self._made[key] = Piece(segment.template, buffers, pinned, self.scheduler)
+            found = self._made[key] = Piece(segment.template, self.shapes, buffers, pinned, self.scheduler)
         return found
 
     def _pinned(self, il: int, params: GraphParams) -> int:

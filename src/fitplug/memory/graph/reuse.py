@@ -14,7 +14,7 @@ What lies where is part of the key (`_key`), as classes of layers. Only sizes ar
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from fitplug.memory.graph import node_table
 from fitplug.memory.graph.compose import Composer
@@ -29,10 +29,11 @@ from fitplug.memory.graph.segments import Blueprint, UnprovenError
 from fitplug.memory.graph.stretches import Demand
 from fitplug.memory.graph.tensor import Tensor
 
+T = TypeVar("T")
 MAX_KEPT = 96
 """Programs; the oldest goes first."""
 MAX_COMPOSED = 8
-"""Composers of graphs of one frame, and frames."""
+"""Blueprints, composers of graphs of one frame, and frames."""
 
 
 class Schedules(NamedTuple):
@@ -66,6 +67,7 @@ class Layouts:
         self._draw = draw
         self._samples = Samples(draw)
         self._kept: dict[Hashable, Reusable] = {}
+        self._blueprints: dict[Hashable, Blueprint | None] = {}
         self._composed: dict[Hashable, list[Composed]] = {}
         self._cuts = {False: SHORT, True: SHORT}
         """What can be left out of graphs of short and of long batches, as far as is known."""
@@ -105,24 +107,37 @@ class Layouts:
     def _find_composer(self, sample: Sample, params: GraphParams, op_offload: bool) -> Composed:
         if ordered(params):
             return Composed(None, Sizes(sample))
-        kept = self._composed.setdefault((sample.frame, op_offload), [])
+        kept = self._composed.setdefault((sample.frame, params.backends, op_offload), [])
         for composer, sizes in kept:
             changed = sizes.sample.changes(sample)
             if changed is not None:
                 return Composed(composer, Sizes(sample, changed, sizes) if changed else sizes)
         kept.append(Composed(self._composing(sample, params, op_offload), Sizes(sample)))
         del kept[:-MAX_COMPOSED]
-        while len(self._composed) > MAX_COMPOSED:
-            del self._composed[next(iter(self._composed))]
+        _keep_last(self._composed)
         return kept[-1]
 
     def _composing(self, sample: Sample, params: GraphParams, op_offload: bool) -> Composer | None:
-        g = self._draw(params)
-        found = likes(sample, g.gf)
+        blueprint = self._blueprint(sample, params)
+        if blueprint is None:
+            return None
         try:
-            return None if found is None else Composer(Blueprint(g, found), params.backends, op_offload=op_offload)
+            return Composer(blueprint, sample.tensors, params.backends, op_offload=op_offload)
         except UnprovenError:
             return None
+
+    def _blueprint(self, sample: Sample, params: GraphParams) -> Blueprint | None:
+        """All layers of graphs of the sample's structure; None where they say too little."""
+        key = sample.frame, tuple(sample.structure)
+        if key not in self._blueprints:
+            g = self._draw(params)
+            found = likes(sample, g.gf)
+            try:
+                self._blueprints[key] = None if found is None else Blueprint(g, found)
+            except UnprovenError:
+                self._blueprints[key] = None
+            _keep_last(self._blueprints)
+        return self._blueprints[key]
 
     def _drawn_anew(self, sample: Sample, how: Schedules) -> list[int]:
         while True:
@@ -179,6 +194,11 @@ class Layouts:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = Reusable(program, demands, Sizes(sample))
         return program, sizes, unlike
+
+
+def _keep_last(kept: dict[Hashable, T]) -> None:
+    while len(kept) > MAX_COMPOSED:
+        del kept[next(iter(kept))]
 
 
 def _demand(

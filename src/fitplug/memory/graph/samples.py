@@ -76,10 +76,10 @@ class Sample:
 
     @cached_property
     def frame(self) -> Hashable:
-        """What graphs have in common besides their shapes: which layers follow each other, and on what they can run."""
+        """What graphs have in common besides their structure and shapes: which layers follow each other."""
         shapes = [tuple([layer.shape for layer in classes]) for classes in self.graph.loops]
         shared = frozenset(t.param for t in self.graph.leafs if isinstance(t.param, Copied) or t.param == OUTPUT)
-        return tuple(shapes), shared, self.params.backends
+        return tuple(shapes), shared
 
     @cached_property
     def n_made(self) -> int:

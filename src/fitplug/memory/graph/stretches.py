@@ -93,12 +93,16 @@ class Stretch:
         """Those whose buffers it asks."""
 
 
-class _KnownUses(Uses):
+class KnownUses(Uses):
+    """How often each of some nodes is a source in the whole graph."""
+
     def __init__(self, nodes: Sequence[Tensor], uses: Sequence[int]) -> None:
+        """`uses` are the nodes'."""
         super().__init__(nodes, {})
         self._by_id = {id(t): n for t, n in zip(nodes, uses, strict=True)}
 
     def of(self, t: Tensor) -> int:
+        """Readers of `t`."""
         return self._by_id[id(t)]
 
 
@@ -179,7 +183,7 @@ class Walk:
             if not any(t is tensor for t in kept):
                 kept.append(tensor)
 
-        uses = _KnownUses(nodes, self.piece.template.uses)
+        uses = KnownUses(nodes, self.piece.template.uses)
         ends = [*[begin.at for begin in begins[1:]], len(nodes)]
         for begin, end in zip(begins, ends, strict=True):
             if begin.optimizes:

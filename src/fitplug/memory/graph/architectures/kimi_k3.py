@@ -19,9 +19,9 @@ def build(g: GraphContext) -> None:
     inputs = Inputs(memory.attn, memory.rs, None)
     out_ids = g.build_inp_out_ids()
     bank = Checkpoints(g)
-    for il in g.layers(lambda il: il):
+    for il in g.layers(bank.key):
         cur = bank.mixed(residual, f"blk.{il}.attn_res_score")
-        banked = bank.every > 0 and il % bank.every == 0
+        banked = bank.banks(il)
         if banked:
             bank.push(residual)
         cur = g.build_norm(cur, g.w("attn_norm", il), LLM_NORM_RMS, il)
@@ -46,6 +46,14 @@ class Checkpoints:
         self.g = g
         self.every = g.hparam("attn_res_block_size")
         self.stack: Tensor | None = None
+
+    def banks(self, il: int) -> bool:
+        """Whether layer `il` does so."""
+        return self.every > 0 and il % self.every == 0
+
+    def key(self, il: int) -> tuple[int, bool]:
+        """How many are banked before layer `il`, and whether it banks one: what its mixing looks like."""
+        return (-(-il // self.every) if self.every > 0 else 0), self.banks(il)
 
     def push(self, cur: Tensor) -> None:
         """Bank the residual."""
