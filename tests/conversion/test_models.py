@@ -1,5 +1,6 @@
 """What becomes of a class as GGUF is a model to all that follows: its memory is known, or llama.cpp would not load it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from conversion.checkpoints import llama
 from conversion.conftest import header_of
 from conversion.test_classes import RECORDED, made
-from fitplug.api import estimate, imagine_machine
+from fitplug.api import estimate, imagine_machine, read_machine
 from fitplug.conversion.classes import REFUSED, ROWS
 from fitplug.conversion.convert import convert
 from fitplug.errors import FitplugError, RefusedError
@@ -35,6 +36,13 @@ LACKING = frozenset((
 UNKNOWN = {"Lfm25AudioTokenizer", "PocketTTSModel", "WavTokenizerDec"}
 """Models of speech, whose checkpoints are of several files or have no config.json."""
 FIXTURES = Path(__file__).resolve().parents[2] / "fixtures" / "conversion"
+ALLOCATED = json.loads((FIXTURES / "allocated.json").read_text())
+KINDS = ("model", "context", "compute")
+ASKED = read_machine({
+    "schema": 1, "host": {"total_bytes": 64 << 30, "available_bytes": 60 << 30}, "devices": [{
+        "kind": "gpu", "backend": "cuda", "name": "NVIDIA GeForce RTX 4090", "total_bytes": 24564 << 20,
+        "free_bytes": 24000 << 20, "compute_capability": "8.9"}],
+})  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
@@ -48,6 +56,17 @@ def test_its_memory_is_known(name):
     wanted = "is a draft that uses its target's" if name in DRAFTS else "does not load this file" if name in LACKING else ""
     assert wanted in refused
     assert bool(wanted) == bool(refused)
+
+
+@pytest.mark.parametrize("name", sorted(ALLOCATED))
+def test_llama_cpp_allocates_for_the_conversion_what_is_said_of_the_checkpoint(name):
+    """Weights, caches and compute buffers, to the byte: of a GGUF that the converter made of it."""
+    found = {}
+    for part in estimate(describe(made(name)), ASKED, n_ctx=512).parts:
+        if part.kind.value in KINDS:
+            own = found.setdefault(part.device if part.device.startswith("CUDA0") else "host", [0, 0, 0])
+            own[KINDS.index(part.kind.value)] += part.n_bytes
+    assert found == ALLOCATED[name]
 
 
 def test_every_class_that_the_converter_registers_is_known_refused_or_said_to_be_unknown():
