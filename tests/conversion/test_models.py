@@ -115,3 +115,17 @@ def test_what_is_supposed_of_a_drafts_target_is_said():
     """The converter asks the target itself."""
     assert any("M-RoPE" in note for note in made("DFlashDraftModel").notes)
     assert not any("M-RoPE" in note for note in made("LlamaForCausalLM").notes)
+
+
+@pytest.mark.parametrize("part", ["text_config", "llm_config", "lm_config", "language_config"])
+def test_a_text_model_is_found_in_any_place_that_the_converter_looks_at(part):
+    """InternVL, GLM-ASR and DeepSeek-OCR have other names for it (ModelBase.load_hparams), and its class is named there."""
+    entry = RECORDED["Qwen2ForCausalLM"]
+    tensors = {f"language_model.{name}": (dtype, tuple(shape)) for name, dtype, shape in entry["source"]}
+    whole = {"architectures": ["InternVLChatModel"], part: entry["config"] | {"architectures": ["Qwen2ForCausalLM"]}}
+    found = convert(
+        header_of(whole, tensors | {"mlp1.1.weight": ("BF16", (8, 8)), "vision_model.embeddings.weight": ("BF16", (8, 8))})
+    )
+    assert {name: tensor.shape for name, tensor in found.tensors.items()} == {
+        name: tensor.shape for name, tensor in made("Qwen2ForCausalLM").tensors.items()
+    }
