@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from fitplug.conversion.config import Config
 from fitplug.conversion.vocabulary import spm_kinds as spm
 from fitplug.conversion.vocabulary.beside import Beside, UnreadError
-from fitplug.conversion.vocabulary.maker import SPM, Maker
+from fitplug.conversion.vocabulary.maker import MAX_TOKENS, SPM, Maker
 from fitplug.conversion.vocabulary.pairs import Pairs
 from fitplug.conversion.vocabulary.special import SpecialVocab, write_template
 from fitplug.conversion.vocabulary.tables import owners, tables
@@ -296,6 +296,30 @@ def _qwen3_asr(m: Maker) -> None:
     write_template(m.pairs, _ASR_TEMPLATE)
 
 
+def _qwen3_tts(m: Maker) -> None:
+    """Words of text, then one for each code of sound, called by what config.json says of it, and no template."""
+    talker = m.beside.json("config.json")["talker_config"]
+    if talker["vocab_size"] > MAX_TOKENS:
+        raise UnreadError("config.json has more codes than any")
+    names = [f"<|codec_{i}|>" for i in range(talker["vocab_size"])]
+    for prefix, value in ((key.removesuffix("_id"), value) for key, value in talker.items() if key.endswith("_id")):
+        if isinstance(value, int):
+            names[value] = f"<|{prefix}|>"
+        elif isinstance(value, dict):
+            for part, number in value.items():
+                names[number] = f"<|{prefix}_{part}|>"
+    m.n_vocab = talker["text_vocab_size"]
+    if m.beside.has(SPM):
+        words = [*m.create_sentencepiece(), *(name.encode() for name in names)]
+        m.write("llama", words, scores=True, pre="default")
+        SpecialVocab(m.beside, n_vocab=len(words)).write(m.pairs)
+        return
+    tokenizer = m.tokenizer()
+    text = m.words(tokenizer)
+    m.gpt2(text._replace(texts=[*text.texts, *names]), tokenizer)
+    m.pairs.pop("tokenizer.chat_template", None)
+
+
 def _grok(m: Maker) -> None:
     if not m.beside.has(SPM) and not (m.beside.has("tokenizer.json") and m.beside.has("chat_template.jinja")):
         m.refuse()
@@ -342,7 +366,7 @@ KINDS: Mapping[str, Kind] = {
     ),
     **dict.fromkeys(("Glm4MoeModel", "Glm4MoeLiteModel", "Glm5NextModel", "GlmMoeDsaModel"), _GLM),
     **dict.fromkeys(("DFlashModel", "DeepseekV4DSparkModel", "Gemma4DSparkModel", "MuseGlimmerAssistantModel"), _draft),
-    **dict.fromkeys(("HunYuanMoEModel", "QwenModel", "PocketTTSModel", "Qwen3TTSTalkerModel"), Maker.refuse),
+    **dict.fromkeys(("HunYuanMoEModel", "QwenModel", "PocketTTSModel"), Maker.refuse),
     **dict.fromkeys(("T5Model", "T5EncoderModel"), spm.t5),
     **dict.fromkeys(("LFM25AudioTokenizer", "WavTokenizerDecModel"), Maker.none),
     **dict.fromkeys(("Ernie4_5Model", "PanguEmbeddedModel"), spm.with_prefix),
@@ -363,7 +387,8 @@ KINDS: Mapping[str, Kind] = {
         spm.xlm_roberta(m) if m.beside.json("tokenizer.json")["model"]["type"] == "Unigram" else _bert(m)),
     "OpenELMModel": _openelm, "Phi3MiniModel": spm.phi3, "Plamo2Model": spm.plamo2, "Plamo3Model": spm.plamo3,
     "Qwen3ASRTextModel": _turns(_qwen3_asr), "Qwen3Model": _qwen3, "Qwen3MoeModel": _qwen3_moe,
-    "Qwen3OmniMoeTextModel": _turns(_qwen3_moe), "RefactModel": _refact, "RobertaModel": _roberta,
+    "Qwen3TTSTalkerModel": _qwen3_tts, "Qwen3OmniMoeTextModel": _turns(_qwen3_moe), "RefactModel": _refact,
+    "RobertaModel": _roberta,
     "SolarOpenModel": _named(False, eos=_END, eot=_END, unk="<unk>", bos="<|startoftext|>"), "StableLMModel": _stablelm,
     "XLMRobertaModel": spm.xlm_roberta, "XverseModel": spm.xverse,
 }  # fmt: skip
