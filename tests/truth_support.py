@@ -12,6 +12,7 @@ from fitplug.formats import gguf
 from fitplug.formats.ggml_types import row_size
 from fitplug.formats.header import Header, Skipped, Tensor
 from fitplug.machine.load import machine_from_json
+from fitplug.memory.compute import ComputeEstimator
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import HOST
 from fitplug.memory.setup import Setup
@@ -186,6 +187,15 @@ def setup(estimator, settings):
     """What an estimator asks of its `ComputeEstimator`."""
     placement, resolved, _ = estimator.static(settings)
     return Setup(placement, estimator.placed(placement, settings), resolved, settings)
+
+
+def short_and_full(estimator, settings):
+    """Compute buffers with layers left out, and of every layer of every graph."""
+    asked = setup(estimator, settings)
+    return [
+        ComputeEstimator(estimator.model, estimator.machine, estimator.runner, shorten=shorten).sizes(asked)
+        for shorten in (True, False)
+    ]
 
 
 def estimate(row):

@@ -25,13 +25,7 @@ def test_every_byte_is_llama_cpps(row):
 @pytest.mark.parametrize("row", SAMPLE[::4], ids=backends.label)
 def test_leaving_out_repeated_layers_changes_nothing_where_nodes_change_places(row):
     """The shortened graphs against every layer of every graph."""
-    estimator, settings = backends.estimator(row), truth.settings(row["args"])
-    setup = truth.setup(estimator, settings)
-
-    short, full = (
-        ComputeEstimator(estimator.model, estimator.machine, estimator.runner, shorten=shorten).sizes(setup)
-        for shorten in (True, False)
-    )
+    short, full = truth.short_and_full(backends.estimator(row), truth.settings(row["args"]))
 
     assert short == full
 

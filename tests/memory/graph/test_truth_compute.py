@@ -5,7 +5,6 @@ from itertools import groupby
 import pytest
 
 import truth_support as truth
-from fitplug.memory.compute import ComputeEstimator
 from fitplug.memory.graph.architectures import MODULES, plain
 from fitplug.memory.records import Basis, Kind
 
@@ -41,13 +40,7 @@ def test_a_drawn_graph_says_that_it_is_exact(row):
 @pytest.mark.parametrize("row", SAMPLE[::3], ids=truth.label)
 def test_leaving_out_repeated_layers_changes_nothing(row):
     """The shortened graphs and the bound on the token's graph against every layer of every graph."""
-    estimator, settings = truth.estimator(row), truth.settings(row["args"])
-    setup = truth.setup(estimator, settings)
-
-    short, full = (
-        ComputeEstimator(estimator.model, estimator.machine, estimator.runner, shorten=shorten).sizes(setup)
-        for shorten in (True, False)
-    )
+    short, full = truth.short_and_full(truth.estimator(row), truth.settings(row["args"]))
 
     assert short == full
 

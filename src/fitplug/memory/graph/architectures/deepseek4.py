@@ -1,7 +1,7 @@
 """DeepSeek 4: a window of raw cells beside compressed ones, over several residual streams (src/models/deepseek4.cpp)."""
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.attention import mul_mat_hadamard
+from fitplug.memory.graph.attention import InpAttn, mul_mat_hadamard
 from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
 from fitplug.memory.graph.blocks.compressed import CSA_RATIO, HCA_RATIO, CompressedCache, Compressor
 from fitplug.memory.graph.blocks.hyper_connections import build_hc_mean, build_hc_post, build_hc_pre, collapse
@@ -62,14 +62,7 @@ def build_mtp(g: GraphContext) -> None:
     embd = ggml.repeat_4d(ggml.reshape(embd, n_embd, 1, n_tokens), n_embd, hc, n_tokens, 1)
     eh_proj = g.w("nextn.eh_proj", il).weight
     streams = g.build_lora_mm(eh_proj, ggml.concat(embd, state, 0), g.tensor(f"blk.{il}.nextn.eh_proj.scale"))
-    mix = build_hc_pre(g, streams, "hc_attn", il)
-    cur = g.build_norm(mix.cur, g.w("attn_norm", il), LLM_NORM_RMS, il)
-    _, q, kv = queries_and_keys(g, inp_pos, cur, il)
-    cur = g.build_attn(inp_attn, ABSENT, q, kv, kv, il, sinks=g.w("attn_sinks", il).weight)
-    streams = build_hc_post(g, grouped_output(g, inp_pos, cur, il), streams, mix, il)
-    mix = build_hc_pre(g, streams, "hc_ffn", il)
-    cur = g.build_norm(mix.cur, g.w("ffn_norm", il), LLM_NORM_RMS, il)
-    streams = build_hc_post(g, _feed_forward(g, cur, None, il), streams, mix, il)
+    streams = windowed_layer(g, inp_attn, inp_pos, streams, il)
     flat = ggml.get_rows(ggml.reshape(streams, n_embd * hc, n_tokens), out_ids)
     flat.is_output = True
     cur = build_hc_head(g, ggml.reshape(flat, n_embd, hc, g.n_outputs))
@@ -80,6 +73,18 @@ def build_mtp(g: GraphContext) -> None:
     logits.is_output = True
     g.t_logits = logits
     g.expand(logits)
+
+
+def windowed_layer(g: GraphContext, inp_attn: InpAttn, inp_pos: Tensor, streams: Tensor, il: int) -> Tensor:
+    """A layer over a window alone, without compressed cells."""
+    mix = build_hc_pre(g, streams, "hc_attn", il)
+    cur = g.build_norm(mix.cur, g.w("attn_norm", il), LLM_NORM_RMS, il)
+    _, q, kv = queries_and_keys(g, inp_pos, cur, il)
+    cur = g.build_attn(inp_attn, ABSENT, q, kv, kv, il, sinks=g.w("attn_sinks", il).weight)
+    streams = build_hc_post(g, grouped_output(g, inp_pos, cur, il), streams, mix, il)
+    mix = build_hc_pre(g, streams, "hc_ffn", il)
+    cur = g.build_norm(mix.cur, g.w("ffn_norm", il), LLM_NORM_RMS, il)
+    return build_hc_post(g, _feed_forward(g, cur, None, il), streams, mix, il)
 
 
 def _feed_forward(g: GraphContext, cur: Tensor, tokens: Tensor | None, il: int) -> Tensor:

@@ -4,14 +4,13 @@ What a context is reserved for is a batch of tokens; the graph that writes the t
 """
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.architectures.deepseek4 import build_hc_head, grouped_output, queries_and_keys
+from fitplug.memory.graph.architectures.deepseek4 import build_hc_head, windowed_layer
 from fitplug.memory.graph.architectures.eagle3 import to_target_vocabulary
 from fitplug.memory.graph.attention import InpAttnKv, InpAttnKvIswa, mul_mat_hadamard
-from fitplug.memory.graph.base import ABSENT, LLM_NORM_RMS
+from fitplug.memory.graph.base import LLM_NORM_RMS
 from fitplug.memory.graph.blocks.block_drafts import MarkovHead, build_block_conv, build_selector
-from fitplug.memory.graph.blocks.hyper_connections import build_hc_post, build_hc_pre
 from fitplug.memory.graph.context import GraphContext
-from fitplug.memory.graph.ffn import GELU, PAR, SILU, SQRT_SOFTPLUS
+from fitplug.memory.graph.ffn import GELU, PAR, SILU
 from fitplug.memory.graph.tensor import Tensor
 
 
@@ -139,18 +138,6 @@ def _deepseek4_stages(g: GraphContext, inp_pos: Tensor) -> tuple[Tensor, Tensor,
     embd = ggml.get_rows(g.tok_embd_or_lent, tokens)
     streams = ggml.repeat_4d(ggml.reshape(embd, n_embd, 1, n_tokens), n_embd, hc, n_tokens, 1)
     for il in g.layers():
-        mix = build_hc_pre(g, streams, "hc_attn", il)
-        cur = g.build_norm(mix.cur, g.w("attn_norm", il), LLM_NORM_RMS, il)
-        _, q, kv = queries_and_keys(g, inp_pos, cur, il)
-        cur = g.build_attn(inp_attn, ABSENT, q, kv, kv, il, sinks=g.w("attn_sinks", il).weight)
-        streams = build_hc_post(g, grouped_output(g, inp_pos, cur, il), streams, mix, il)
-        mix = build_hc_pre(g, streams, "hc_ffn", il)
-        cur = g.build_norm(mix.cur, g.w("ffn_norm", il), LLM_NORM_RMS, il)
-        out = g.build_moe_ffn(
-            cur, g.experts(il), il, gating_op=SQRT_SOFTPLUS, norm_w=g.get_bool("expert_weights_norm"),
-            w_scale=g.get_float("expert_weights_scale"),
-        )  # fmt: skip
-        cur = ggml.add(out, g.ffn(cur, il, suffix="_shexp"))
-        streams = build_hc_post(g, cur, streams, mix, il)
+        streams = windowed_layer(g, inp_attn, inp_pos, streams, il)
     state = build_hc_head(g, streams)
     return tokens, g.build_norm(state, g.w("output_norm"), LLM_NORM_RMS), state
