@@ -75,6 +75,8 @@ class Composer:
         drawn, likes = self.blueprint.nodes[start:end], self.blueprint.likes[start:end]
         nodes = [without_sources(self.shapes[n]) for n in likes]
         known = {id(t): node for t, node in zip(drawn, nodes, strict=True)}
+        for t, node in zip(drawn, nodes, strict=True):
+            node.is_output = t.is_output
         for t, node, n in zip(drawn, nodes, likes, strict=True):
             sources = zip(t.src, self.shapes[n].src, strict=True)
             node.src = [None if s is None else known.get(id(s), like) for s, like in sources]

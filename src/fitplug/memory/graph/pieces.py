@@ -48,6 +48,8 @@ class Piece:
         self.template, self.buffers = template, buffers
         drawn = [t if n < 0 else shapes[n] for t, n in zip(template.cast, template.numbers, strict=True)]
         self.cast = [without_sources(t) for t in drawn]
+        for t, like in zip(self.cast, template.cast, strict=True):
+            t.is_output = like.is_output  # a draft reads some layers' inputs, which the layer before made
         n = template.n_nodes
         self.nodes, self.guests = self.cast[:n], self.cast[n : template.n_own]
         for t, buffer in zip(self.cast[template.n_own :], buffers, strict=True):
