@@ -9,8 +9,11 @@ from fitplug.conversion.quantize import Shape
 from fitplug.conversion.vocabulary.beside import Beside, UnreadError
 from fitplug.conversion.vocabulary.kinds import vocabulary
 from fitplug.conversion.vocabulary.tables import owners
-from fitplug.formats.header import Header, Value
+from fitplug.formats.header import Header, Skipped, Value
 
+_UNNAMED = (
+    "its tokenizer splits words in a way that fitplug does not recognise: llama.cpp's converter may not know it, and refuse"
+)
 _CUT = ("Gemma3Model", "Gemma4Model")
 """Whose embeddings end where the words of tokenizer.json do (Gemma3Model.modify_tensors)."""
 
@@ -49,6 +52,7 @@ def with_words(
     try:
         known = {key: value for key, value in metadata.items() if key not in UNREAD and key != "general.name"}
         words: dict[str, Value] = {"general.type": "model", "general.quantization_version": 2}
-        return {**words, **known, **card(beside, shapes), **vocabulary(beside, config, architecture)}, ""
+        found = {**words, **known, **card(beside, shapes), **vocabulary(beside, config, architecture)}
+        return found, _UNNAMED if isinstance(found.get("tokenizer.ggml.pre"), Skipped) else ""
     except UnreadError as error:
         return metadata, f"how long its vocabulary is remains unknown: {error}"
