@@ -10,7 +10,7 @@ from conversion.conftest import header_of
 from conversion.test_classes import RECORDED, made
 from fitplug.api import estimate, imagine_machine, read_machine
 from fitplug.conversion.classes import REFUSED, ROWS
-from fitplug.conversion.convert import convert
+from fitplug.conversion.convert import NO_MTP, convert
 from fitplug.errors import FitplugError, RefusedError
 from fitplug.model.describe import describe
 
@@ -129,3 +129,16 @@ def test_a_text_model_is_found_in_any_place_that_the_converter_looks_at(part):
     assert {name: tensor.shape for name, tensor in found.tensors.items()} == {
         name: tensor.shape for name, tensor in made("Qwen2ForCausalLM").tensors.items()
     }
+
+
+@pytest.mark.parametrize("name", ["MiMoV2ForCausalLM", "Qwen3NextForCausalLM", "Glm5NextForConditionalGeneration"])
+def test_blocks_for_prediction_that_are_not_there_are_said(name):
+    """Finetuned checkpoints lose them; config.json, or the converter by heart, counts them all the same."""
+    entry = RECORDED[name]
+    assert NO_MTP not in made(name).notes
+    n = entry["config"].get("text_config", entry["config"])["num_hidden_layers"]
+    own = {
+        key: (dtype, tuple(shape)) for key, dtype, shape in entry["source"] if "mtp" not in key and f"layers.{n}." not in key
+    }
+    config = entry["config"] | {"mtp_num_hidden_layers": 1}
+    assert NO_MTP in convert(header_of(config, own)).notes

@@ -34,6 +34,8 @@ _ALWAYS_F32 = tuple(f"{name}.weight" for name in (
 """ModelBase.prepare_tensors; so are tensors of one dimension, norms, and what is no weight."""
 _FURTHER = {"graniteswitch": 1}
 """Layers that have a cache and no block (src/models/granite-switch.cpp, load_arch_hparams)."""
+NO_MTP = "its blocks for multi-token prediction have no tensors here, so that llama.cpp loads only what --no-mtp converts"
+"""The note on a checkpoint that lost them, as finetuning does, and whose config.json counts them all the same."""
 _NUMBERS = ("i32", "i64")
 """Types of tables, which are no weights: written as they are."""
 _OWN = ("tokenizer.", "xielu.", "diffusion.")
@@ -55,7 +57,8 @@ def convert(header: Header) -> Header:
     config = Config(header)
     row = _row(config)
     names = [name for name in (_own_name(tensor.name, row) for tensor in header.tensors.values()) if name is not None]
-    n_blocks = (row.blocks or (lambda config: config.n_layer))(config) + _n_nextn(row, config, names)
+    n_own = (row.blocks or (lambda config: config.n_layer))(config)
+    n_blocks = n_own + _n_nextn(row, config, names)
     if not 0 < n_blocks <= MAX_LAYERS:
         raise FitplugError(f"config.json has {n_blocks} layers, which cannot be")
     config.n_blocks = n_blocks
@@ -72,7 +75,14 @@ def convert(header: Header) -> Header:
     typed = cut_to_words(header, config, typed)
     metadata = {**_metadata(config, row, n_blocks), **({"general.file_type": _file_type(ftype)} if row.labelled else {})}
     found, note = with_words(header, config, row.architecture, typed, metadata)
-    return _header(typed, found, ftype, [*row.notes, *([note] if note else [])])
+    notes = [*row.notes, *([note] if note else []), *([NO_MTP] if _lacks_further(typed, n_own, n_blocks) else [])]
+    return _header(typed, found, ftype, notes)
+
+
+def _lacks_further(shapes: Sequence[Shape], n_own: int, n_blocks: int) -> bool:
+    """Whether there are to be blocks for multi-token prediction, and none of their tensors is there."""
+    blocks = (re.match(r"blk\.(\d+)\.", shape.name) for shape in shapes)
+    return n_blocks > n_own and all(int(block[1]) < n_own for block in blocks if block)
 
 
 def _stepped(step: Step, shape: Shape, config: Config) -> Iterable[Shape]:
