@@ -12,6 +12,7 @@ from fitplug.errors import RefusedError
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
 from fitplug.memory.context import n_drafted
+from fitplug.memory.draft_kinds import BLOCKS, kind_of
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import Estimate, Kind, Part, Resolved
 from fitplug.memory.targets import ALONE, GROWN, HANDED_OVER, NO_TAPS, Role, Taps, Target, borrows
@@ -19,14 +20,7 @@ from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import DRAFT_MTP, SPEC_TYPES, Settings
 
-MARKOV_HEAD, EH_PROJ = "markov_w1.weight", "blk.{}.nextn.eh_proj.weight"
-LEANING = {"eagle3": "draft-eagle3", "gemma4-assistant": DRAFT_MTP}
-"""Architecture → --spec-type of drafts that llama.cpp does not know by themselves."""
-
-
-BLOCKS = frozenset(("draft-dflash", "draft-dspark"))
-READERS = {"eagle3": frozenset(("draft-eagle3",)), "dflash": BLOCKS}
-"""Architecture of drafts that read states of their target's layers → the --spec-type that makes them do it."""
+EH_PROJ = "blk.{}.nextn.eh_proj.weight"
 PICKED = frozenset((DRAFT_MTP, "draft-eagle3", *BLOCKS))
 """Drafts whose tokens the device can pick: those that call llama_set_sampler (common/speculative.cpp)."""
 TAPPED = frozenset((
@@ -65,13 +59,14 @@ def told(settings: Settings, draft: Model) -> Settings:
     """
     if settings.spec_type is not None:
         return settings
-    return replace(settings, spec_type=detected(draft) or LEANING.get(draft.architecture, "draft-simple"))
+    return replace(settings, spec_type=detected(draft) or kind_of(draft.architecture).spec_type)
 
 
 def detected(draft: Model) -> str | None:
     """common_speculative_types_from_gguf (common/speculative.cpp)."""
-    if draft.architecture == "dflash":
-        return "draft-dspark" if MARKOV_HEAD in draft.tensors else "draft-dflash"
+    for tensor, spec_type in kind_of(draft.architecture).detected:
+        if not tensor or tensor in draft.tensors:
+            return spec_type
     return DRAFT_MTP if has_mtp_head(draft) else None
 
 
@@ -103,9 +98,9 @@ class Drafts:
         kinds, draft = set(settings.spec_types()), self.draft if settings.model_draft is not None else None
         nextn = DRAFT_MTP in kinds
         inputs: set[int] = set()
-        if draft is not None and draft.architecture in READERS and kinds & READERS[draft.architecture]:
+        if draft is not None and kinds & kind_of(draft.architecture).reads:
             inputs = target_layers(draft)
-            if draft.architecture == "eagle3" and self.model.n_layer in inputs:
+            if kind_of(draft.architecture).last_by_nextn and self.model.n_layer in inputs:
                 inputs, nextn = inputs - {self.model.n_layer}, True
             self._refuse_inputs(inputs)
         if not nextn and not inputs:
@@ -122,18 +117,18 @@ class Drafts:
     def _own_taps(self, settings: Settings) -> Taps:
         """The same of the draft's context."""
         draft, kinds = self.draft if settings.model_draft is not None else None, set(settings.spec_types())
-        reader = draft is not None and draft.architecture in READERS
-        if draft is not None and reader:
-            kinds &= READERS[draft.architecture]
+        kind = kind_of(draft.architecture if draft is not None else "")
+        if kind.reads:
+            kinds &= kind.reads
         if not kinds & PICKED:
             return NO_TAPS
         selects = draft is not None and "selector_hidden.weight" in draft.tensors
         picks = settings.draft_backend_sampling and settings.split_mode != "tensor" and not selects
-        blocks = any(SPEC_TYPES[kind].whole_blocks for kind in kinds)
+        blocks = any(SPEC_TYPES[each].whole_blocks for each in kinds)
         rows = 1 + settings.draft_max if blocks else 1
         return Taps(
-            nextn="all" if selects else "outputs", rows=rows, sampled=rows if picks else 0, fed=reader,
-            encodes=draft is not None and draft.architecture == "eagle3",
+            nextn="all" if selects else "outputs", rows=rows, sampled=rows if picks else 0, fed=bool(kind.reads),
+            encodes=kind.encodes,
         )  # fmt: skip
 
     def parts(self, estimate: Estimate, placement: Placement, placed: Placed) -> list[Part]:
@@ -154,8 +149,8 @@ class Drafts:
         if self.draft is None:
             return [f"the draft model {settings.model_draft} is not counted"]
         if settings.spec_type is None and self._asks_for_drafts and detected(self.draft) is None:
-            kind = LEANING.get(self.draft.architecture, "draft-simple")
-            return [f"llama-server loads the draft, and uses it only with --spec-type {kind}"]
+            spec_type = kind_of(self.draft.architecture).spec_type
+            return [f"llama-server loads the draft, and uses it only with --spec-type {spec_type}"]
         return []
 
     def _mtp(self, target: Estimate) -> list[Part]:

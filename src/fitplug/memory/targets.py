@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fitplug.errors import RefusedError
 from fitplug.memory.cache import CacheTensor, cache_tensors, cells, cells_of
+from fitplug.memory.draft_kinds import kind_of
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import Resolved
 from fitplug.memory.weights import OUTPUT_WEIGHT, TOKEN_EMBD, Placed
@@ -81,10 +82,11 @@ def borrows(draft: Model) -> frozenset[str]:
     """What of its target's a draft's graph uses: "tok_embd", "output", "cells"."""
     if draft.row.target_context:
         return frozenset(("tok_embd", "cells"))
-    if draft.architecture not in ("eagle3", "dflash"):
+    kind = kind_of(draft.architecture)
+    if not kind.borrows:
         return frozenset()
     has_embd, has_output = TOKEN_EMBD in draft.tensors, OUTPUT_WEIGHT in draft.tensors
-    has_output |= draft.architecture == "dflash" and has_embd
+    has_output |= kind.ties_output and has_embd
     return frozenset(name for name, own in (("tok_embd", has_embd), ("output", has_output)) if not own)
 
 

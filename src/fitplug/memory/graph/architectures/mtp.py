@@ -117,11 +117,15 @@ ROWS: dict[str, Mtp] = {
     "cohere2moe": Mtp(_side_by_side, norm=cohere2moe.norm_kind, logit_scale=True),
 }  # fmt: skip
 
+OWN: dict[str, Callable[[GraphContext], None]] = {"deepseek4": build_deepseek4}
+"""Those with a graph of their own."""
+
 
 def build(g: GraphContext) -> None:
     """Draw the graph of the first MTP block."""
-    if g.arch == "deepseek4":
-        build_deepseek4(g)
+    draw = OWN.get(g.arch)
+    if draw is not None:
+        draw(g)
         return
     row, il = ROWS[g.arch], g.n_layer
     norm = row.norm(g)
