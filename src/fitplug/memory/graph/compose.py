@@ -60,19 +60,20 @@ class Composer:
 
     def _look_for_kernels_across(self, backend: Backend) -> None:
         seen: set[tuple[Template, Template]] = set()
-        for before, after in pairwise(self.blueprint.segments):
+        for before, after in pairwise(self.blueprint.drawn.outline.segments):
             if (before.template, after.template) not in seen:
                 seen.add((before.template, after.template))
                 start = max(0, after.start - LONGEST_KERNEL)
-                nodes = self._reshaped(start, min(after.start + LONGEST_KERNEL, self.blueprint.n_nodes))
-                uses = KnownUses(nodes, self.blueprint.uses[start : start + len(nodes)])
+                nodes = self._reshaped(start, min(after.start + LONGEST_KERNEL, self.blueprint.drawn.n_nodes))
+                uses = KnownUses(nodes, self.blueprint.drawn.uses[start : start + len(nodes)])
                 for at in range(after.start - start):
                     if start + at + backend.fused_at(nodes, at, uses) > after.start:
                         raise UnprovenError("a fused kernel reaches into the next segment")
 
     def _reshaped(self, start: int, end: int) -> list[Tensor]:
         """Some nodes in the order of the graph, with today's shapes."""
-        drawn, likes = self.blueprint.nodes[start:end], self.blueprint.likes[start:end]
+        drawing = self.blueprint.drawn
+        drawn, likes = drawing.nodes[start:end], drawing.outline.likes[start:end]
         nodes = [without_sources(self.shapes[n]) for n in likes]
         known = {id(t): node for t, node in zip(drawn, nodes, strict=True)}
         for t, node in zip(drawn, nodes, strict=True):
@@ -165,7 +166,7 @@ class _Composition:
         for view in early:
             k = blueprint.of[view]
             exports[k] = (*exports[k], view - blueprint.segments[k].start)
-            owner = self._owner(view)
+            owner = self.blueprint.owner(view)
             if owner is not None:
                 if owner in range(blueprint.segments[k].start, view):
                     raise UnprovenError("a copy is made of a view before what it looks at")
@@ -204,8 +205,8 @@ class _Composition:
         """What is taken before all nodes (`Scheduler._leafs`): of inputs and copies in a pipeline as many as it has stages."""
         blueprint, n_copies = self.blueprint, self.n_copies
         taken: list[Demand] = []
-        leafs = list(zip(range(blueprint.n_nodes, self.n_tensors), blueprint.leafs, self.composer.pieces.leafs, strict=True))
-        inputs = [leaf for leaf in leafs if leaf[1].is_input] if self.lasting else []
+        leafs = list(zip(range(blueprint.n_nodes, self.n_tensors), blueprint.inputs, self.composer.pieces.leafs, strict=True))
+        inputs = [leaf for leaf in leafs if leaf[1]] if self.lasting else []
         for number, _, backend in inputs:
             self._take(number, backend, taken)
             taken += [Demand(blueprint.likes[number], backend, is_copy=True)] * (n_copies - 1)
@@ -214,8 +215,8 @@ class _Composition:
             self.where[self.n_tensors + n] = Where(is_there=True, block=self.n_blocks, backend=copy.backend)
             taken += [self._demand(copy)] * n_copies
             self.n_blocks += n_copies
-        for number, t, backend in leafs:
-            if not (self.lasting and t.is_input):
+        for number, is_input, backend in leafs:
+            if not (self.lasting and is_input):
                 self._take(number, backend, taken)
         return taken
 
@@ -289,27 +290,18 @@ class _Composition:
             while isinstance(source, int) and source not in places:
                 self._refuse_future(source, k)
                 found[source] = None
-                source = self._owner(source)
+                source = self.blueprint.owner(source)
         return list(found)
 
     def _refuse_future(self, number: int, k: int) -> None:
         is_node = number < self.blueprint.n_nodes
-        if is_node and self.blueprint.of[number] > k and self.blueprint.nodes[number].view_src is None:
+        if is_node and self.blueprint.of[number] > k and not self.blueprint.is_view(number):
             raise UnprovenError("a copy is made before what it is a copy of")
 
-    def _owner(self, number: int) -> int | None:
-        """What it is a view of, if that is not placed."""
-        owner = self._drawn(number).view_src
-        return None if owner is None or owner.buffer is not None else self.blueprint.numbers[id(owner)]
-
     def _stranger(self, number: int, k: int, foreign: Sequence[int]) -> Stranger:
-        places, owner = self.blueprint.places[k], self._owner(number)
+        places, owner = self.blueprint.places[k], self.blueprint.owner(number)
         place = None if owner is None else places[owner] if owner in places else -2 - foreign.index(owner)
         return Stranger(self.blueprint.likes[number], place)
-
-    def _drawn(self, number: int) -> Tensor:
-        n = self.blueprint.n_nodes
-        return self.blueprint.nodes[number] if number < n else self.blueprint.leafs[number - n]
 
     def _begins(self, k: int, optimizes: Sequence[bool], foreign: Mapping[int, int]) -> list[Begin]:
         cuts = self.cuts

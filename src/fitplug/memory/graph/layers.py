@@ -171,6 +171,7 @@ TRIED = Cut(3)
 """Where nodes are put depends on the layers beside theirs: these show each of them between all that it stands between."""
 ONE_OF_EACH = Cut(1)
 SAMPLE = Cut(1, by_shape=True)
+REPEATED = Cut(ATTEMPTS[0], by_shape=True)
 
 
 def shortened(classes: Sequence[Hashable], cut: Cut) -> Iterator[tuple[int, Run | None]]:

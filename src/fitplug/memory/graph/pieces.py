@@ -136,7 +136,7 @@ class Pieces:
         self.blueprint, self.shapes, self.scheduler = blueprint, shapes, scheduler
         self._made: dict[Hashable, Piece] = {}
         cpu = scheduler.cpu
-        self._leafs = [cpu if t.is_input else -1 for t in blueprint.leafs]
+        self._leafs = [cpu if is_input else -1 for is_input in blueprint.inputs]
 
     def forget(self) -> None:
         """All pieces."""

@@ -19,15 +19,16 @@ from typing import NamedTuple, TypeVar
 from fitplug.memory.graph import node_table
 from fitplug.memory.graph.compose import Composer
 from fitplug.memory.graph.context import GraphContext
-from fitplug.memory.graph.layers import ONE_OF_EACH, SHORT, Cut, LayerClass, Run, shortened
+from fitplug.memory.graph.layers import ONE_OF_EACH, REPEATED, SHORT, WHOLE, Cut, LayerClass, Run, shortened
 from fitplug.memory.graph.loops import find_loops
 from fitplug.memory.graph.params import GraphParams, copy_name
 from fitplug.memory.graph.program import GraphAllocator, Program
 from fitplug.memory.graph.samples import Composed, Sample, Samples, Sizes, likes, ordered
 from fitplug.memory.graph.scheduler import Scheduler
-from fitplug.memory.graph.segments import Blueprint, UnprovenError
+from fitplug.memory.graph.segments import Blueprint, Drawing, UnprovenError
 from fitplug.memory.graph.stretches import Demand
 from fitplug.memory.graph.tensor import Tensor
+from fitplug.memory.graph.unfold import unfold
 
 T = TypeVar("T")
 MAX_KEPT = 96
@@ -130,14 +131,21 @@ class Layouts:
         """All layers of graphs of the sample's structure; None where they say too little."""
         key = sample.frame, tuple(sample.structure)
         if key not in self._blueprints:
-            g = self._draw(params)
-            found = likes(sample, g.gf)
-            try:
-                self._blueprints[key] = None if found is None else Blueprint(g, found)
-            except UnprovenError:
-                self._blueprints[key] = None
+            self._blueprints[key] = self._outlined(sample, params, REPEATED) or self._outlined(sample, params, WHOLE)
             _keep_last(self._blueprints)
         return self._blueprints[key]
+
+    def _outlined(self, sample: Sample, params: GraphParams, cut: Cut) -> Blueprint | None:
+        """Of a drawing with so much of the layers that repeat; None where it does not show how they go on."""
+        g = self._draw(params.keeping(cut))
+        found = likes(sample, g.gf)
+        if found is None or (cut != WHOLE and len(g.gf.loops) != 1):
+            return None
+        try:
+            drawing = Drawing(g, found)
+            return Blueprint(unfold(drawing, [run for _, run in g.gf.marks]), drawing)
+        except UnprovenError:
+            return None
 
     def _drawn_anew(self, sample: Sample, how: Schedules) -> list[int]:
         while True:

@@ -90,47 +90,55 @@ class Segment(NamedTuple):
         return tuple([params.buffer_at(home, il) for home, il in self.homes])
 
 
+class Outline(NamedTuple):
+    """A whole graph."""
+
+    segments: Sequence[Segment]
+    likes: Sequence[int]
+    """Numbers in the sample, of nodes and then of leafs that need memory."""
+    uses: Sequence[int]
+    """How often each node is a source."""
+    inputs: Sequence[bool]
+    """Whether these leafs are inputs."""
+    fused: Sequence[tuple[str, int | None, int]]
+    """Fused operations, with their nodes' numbers and their layers; None is not in the graph."""
+
+
 class Blueprint:
-    """All segments of a graph in which no layer is left out.
+    """All segments of a graph, and what they have to do with each other.
 
     Args:
-        g: the graph, not scheduled.
-        likes: number in the sample by serial number, of all that is no weight.
-
-    Raises:
-        UnprovenError: it has leafs of which nobody says where they lie.
+        outline: of all layers.
+        drawn: what the segments were found in; it may have fewer layers.
     """
 
-    def __init__(self, g: GraphContext, likes: Mapping[int, int]) -> None:
-        graph = g.gf
-        if graph.mixes_copies:
-            raise UnprovenError("a layer uses another one's copy of rope factors")
-        self.nodes = graph.nodes
-        self.n_nodes = len(self.nodes)
-        self.leafs = [t for t in graph.leafs if t.buffer is None]
-        """Those that need memory, in the order in which they get it."""
-        self.likes = [likes[t.serial] for t in chain(self.nodes, self.leafs)]
-        """Numbers in the sample, of nodes and then of leafs."""
-        self._by_serial = likes
-        self.numbers = {id(t): i for i, t in enumerate(chain(self.nodes, self.leafs))}
-        counts = Counter(id(s) for t in self.nodes for s in t.src if s is not None)
-        self.uses = [counts[id(t)] for t in self.nodes]
-        """How often each node is a source."""
-        self._starts = [section.serial for section in graph.sections]
-        self._layers = [-1, *[section.il for section in graph.sections]]
-        self._pins = {id(t): il for t, il in graph.pins}
-        self._known: dict[Hashable, Template] = {}
-        self.segments = [self._segment(start, end) for start, end in self._bounds()]
+    def __init__(self, outline: Outline, drawn: "Drawing") -> None:
+        self.segments, self.likes, self.uses, self.inputs, self.fused = outline
+        self.drawn = drawn
+        self.n_nodes = len(self.uses)
         self.places = [{segment.number(place): place for place in range(segment.template.n_own)} for segment in self.segments]
         """Of each segment, places by number."""
         self.of = [k for k, segment in enumerate(self.segments) for _ in range(segment.template.n_nodes)]
         """Segment of each node."""
-        self.fused = [(node.op, self.numbers.get(id(node.tensor)), node.il) for node in g.fused_nodes]
-        """Fused operations, by number, with their layers."""
         self.lent = {n for segment in self.segments for n in segment.guests}
         """Numbers of what other segments look at."""
         self.exports = [self._exported(segment) for segment in self.segments]
         """Of each segment, places of its nodes that others look at."""
+
+    def owner(self, number: int) -> int | None:
+        """The number of what it is a view of, if that needs memory."""
+        if not self.is_view(number):
+            return None
+        segment = self.segments[self.of[number]]
+        place = segment.template.owners[number - segment.start]
+        return None if place is None or place >= segment.template.n_own else segment.number(place)
+
+    def is_view(self, number: int) -> bool:
+        """Whether it lies in another tensor's memory."""
+        if number >= self.n_nodes:
+            return False
+        segment = self.segments[self.of[number]]
+        return segment.template.owners[number - segment.start] is not None
 
     def _exported(self, segment: Segment) -> tuple[int, ...]:
         return tuple([i for i in range(segment.template.n_nodes) if segment.start + i in self.lent])
@@ -160,6 +168,44 @@ class Blueprint:
         views = [(k, view) for k, view in self.views[owner] if view not in lent]
         return max((k if self.uses[view] else len(self.segments) for k, view in views), default=-1)
 
+
+class Drawing:
+    """A graph as it was drawn, in segments.
+
+    Args:
+        g: the graph, not scheduled.
+        likes: number in the sample by serial number, of all that is no weight.
+
+    Raises:
+        UnprovenError: it has leafs of which nobody says where they lie.
+    """
+
+    def __init__(self, g: GraphContext, likes: Mapping[int, int]) -> None:
+        graph = g.gf
+        if graph.mixes_copies:
+            raise UnprovenError("a layer uses another one's copy of rope factors")
+        self.nodes = graph.nodes
+        self.n_nodes = len(self.nodes)
+        leafs = [t for t in graph.leafs if t.buffer is None]
+        self._by_serial = likes
+        self._numbers = {id(t): i for i, t in enumerate(chain(self.nodes, leafs))}
+        counts = Counter(id(s) for t in self.nodes for s in t.src if s is not None)
+        self.uses = [counts[id(t)] for t in self.nodes]
+        self._starts = [section.serial for section in graph.sections]
+        self._layers = [-1, *[section.il for section in graph.sections]]
+        self._pins = {id(t): il for t, il in graph.pins}
+        self._known: dict[Hashable, Template] = {}
+        bounds = list(self._bounds())
+        self.layers = [self._layers[self._section(self.nodes[start])] for start, _ in bounds]
+        """The layer that each segment begins with; -1 for none."""
+        self.outline = Outline(
+            [self._segment(start, end) for start, end in bounds],
+            [likes[t.serial] for t in chain(self.nodes, leafs)],
+            self.uses,
+            [t.is_input for t in leafs],
+            [(node.op, self._numbers.get(id(node.tensor)), node.il) for node in g.fused_nodes],
+        )
+
     def _section(self, t: Tensor) -> int:
         return bisect_right(self._starts, t.serial)
 
@@ -180,7 +226,7 @@ class Blueprint:
         template = Template(cast, numbers, self.uses[start:end], pinned)
         return Segment(
             self._known.setdefault(template.content, template), start,
-            guests=tuple(self.numbers[id(t)] for t in cast.guests),
+            guests=tuple(self._numbers[id(t)] for t in cast.guests),
             homes=tuple((t.param, il) for t, il in zip(cast.placed, layers, strict=True)),
             leafs=tuple(t.param if isinstance(t.param, Copied) else id(t) for t in cast.placed),
             pins=tuple(self._pins[id(cast.nodes[i])] for i in pinned),
