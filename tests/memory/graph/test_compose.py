@@ -10,7 +10,11 @@ from fitplug.memory.compute import ComputeEstimator
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.graph.allocator import DynAllocator
 from fitplug.memory.graph.cuda import CudaBackend
+from fitplug.memory.graph.layers import REPEATED, WHOLE
 from fitplug.memory.graph.reuse import Layouts
+from fitplug.memory.graph.samples import Samples, likes
+from fitplug.memory.graph.segments import Drawing
+from fitplug.memory.graph.unfold import unfold
 from fitplug.settings import Settings, TensorOverride
 from graph_models import MODELS
 
@@ -94,6 +98,34 @@ def test_a_backend_with_an_order_of_its_own_is_drawn(monkeypatch):
     estimator(Settings(n_gpu_layers=12))
 
     assert drawn
+
+
+def _outline(name, cut, n_tokens):
+    model = MODELS[name]()
+    estimator = Estimator(model, truth.machine([CARD, CARD], host_bytes=1 << 40), SERVER)
+    compute = ComputeEstimator(model, estimator.machine, SERVER)
+    params = compute.params(truth.setup(estimator, Settings(n_ctx=8192)))(n_tokens, 1, 1)
+    g = compute.draw(params.keeping(cut))
+    drawing = Drawing(g, likes(Samples(compute.draw)(params), g.gf))
+    return unfold(drawing, [run for _, run in g.gf.marks]), g.gf
+
+
+@pytest.mark.parametrize("n_tokens", [512, 1])
+@pytest.mark.parametrize(
+    "name",
+    ["llama-3.1-8b Q4_K_M", "qwen3-30b-a3b Q4_K_M", "recurrent/qwen3next-legacy", "latent/deepseek32"],
+)
+def test_layers_that_were_not_drawn_are_those_of_a_whole_drawing(name, n_tokens):
+    """Every number, every home and every layer."""
+    (found, graph), (whole, drawn) = (_outline(name, cut, n_tokens) for cut in (REPEATED, WHOLE))
+
+    assert len(graph.nodes) < len(drawn.nodes)
+    assert [segment[1:4] + segment[5:] for segment in found.segments] == [
+        segment[1:4] + segment[5:] for segment in whole.segments
+    ]
+    assert [segment.template.content for segment in found.segments] == [segment.template.content for segment in whole.segments]
+    assert found[1:4] == whole[1:4]
+    assert sorted(found.fused) == sorted(whole.fused)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -12,6 +12,9 @@ How it works, in the order of the files
     scheduler.py          which backend computes what, where the graph is split, what is copied (ggml-backend.cpp)
     allocator.py          where each tensor lies (ggml-alloc.c); the answer is the high-water mark
     fused.py              which fused operations llama.cpp turns off after a trial
+    samples.py, reuse.py  what other settings change of it, and what is kept
+    segments.py, unfold.py, pieces.py, splits.py, stretches.py, laying.py → compose.py
+                          other plans, of layers that were seen in such places before
 `memory.compute` draws the graphs that llama_context::sched_reserve reserves for and takes the largest.
 
 How to add an architecture

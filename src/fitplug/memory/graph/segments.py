@@ -7,6 +7,7 @@ later one made. What the layer before made and nobody has asked for until then b
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
@@ -36,7 +37,7 @@ class Template:
 
     def __init__(self, cast: Cast, numbers: Sequence[int], uses: Sequence[int], pinned: Sequence[int]) -> None:
         """`numbers` are those in the sample, -1 for weights; `uses` says how often each node is a source."""
-        self.cast: Sequence[Tensor] = [*cast.nodes, *cast.guests, *cast.placed]
+        self.cast: list[Tensor] = [*cast.nodes, *cast.guests, *cast.placed]
         self.n_nodes, self.n_own = len(cast.nodes), len(cast.nodes) + len(cast.guests)
         """How many are its own nodes, and how many are not placed."""
         self.numbers, self.uses, self.pinned = numbers, uses, pinned
@@ -45,13 +46,28 @@ class Template:
         self.owners = [None if t.view_src is None else places[id(t.view_src)] for t in self.cast]
 
     @property
-    def content(self) -> Hashable:
-        """Equal for templates of equal segments."""
+    def outline(self) -> Hashable:
+        """Equal for templates of segments that are equal but for the types of their weights."""
         offsets = [t.view_offs if t.view_src is not None else 0 for t in self.cast]
-        shapes = [(t.type, t.ne, t.nb) for t in self.cast[self.n_own :]]
+        shapes = [t.ne for t in self.cast[self.n_own :]]
         flags = [(t.op, t.is_input, t.is_output) for t in self.cast]
         lists = (self.numbers, self.owners, offsets, shapes, flags, self.uses, self.pinned)
         return self.n_nodes, tuple(map(tuple, self.src)), tuple(map(tuple, lists))
+
+    @property
+    def content(self) -> Hashable:
+        """Equal for templates of equal segments."""
+        return self.outline, tuple([(t.type, t.nb) for t in self.cast[self.n_own :]])
+
+    def retyped(self, types: Sequence[str], uses: Sequence[int]) -> "Template":
+        """The same with other types of the placed, and nodes that are a source more often."""
+        found = copy(self)
+        found.cast, found.uses = [*self.cast], uses
+        for i, type_ in enumerate(types, self.n_own):
+            t = self.cast[i]
+            if t.type != type_:
+                found.cast[i] = Tensor("NONE", type_, t.ne, [])
+        return found
 
     @cached_property
     def reads(self) -> Mapping[int, int]:
@@ -195,6 +211,7 @@ class Drawing:
         self._layers = [-1, *[section.il for section in graph.sections]]
         self._pins = {id(t): il for t, il in graph.pins}
         self._known: dict[Hashable, Template] = {}
+        self._types = {name: t.type for name, t in g.model.header.tensors.items()}
         bounds = list(self._bounds())
         self.layers = [self._layers[self._section(self.nodes[start])] for start, _ in bounds]
         """The layer that each segment begins with; -1 for none."""
@@ -205,6 +222,19 @@ class Drawing:
             [t.is_input for t in leafs],
             [(node.op, self._numbers.get(id(node.tensor)), node.il) for node in g.fused_nodes],
         )
+
+    def retyped(self, segment: Segment, uses: Sequence[int]) -> Segment:
+        """With the types that the weights of these names have, and nodes that are so often a source."""
+        template = segment.template
+        placed = template.cast[template.n_own :]
+        types = [
+            self._types.get(home, t.type) if isinstance(home, str) else t.type
+            for (home, _), t in zip(segment.homes, placed, strict=True)
+        ]
+        if all(t.type == type_ for t, type_ in zip(placed, types, strict=True)) and list(template.uses) == list(uses):
+            return segment
+        retyped = template.retyped(types, uses)
+        return segment._replace(template=self._known.setdefault(retyped.content, retyped))
 
     def _section(self, t: Tensor) -> int:
         return bisect_right(self._starts, t.serial)

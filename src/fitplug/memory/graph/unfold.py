@@ -59,7 +59,7 @@ def _find_repeat(drawing: Drawing, run: Run) -> _Repeat:
     fixed: set[int] = set()
     own: tuple[set[int], set[int]] = set(), set()
     for one, two, three in zip(*[segments[k * period : (k + 1) * period] for k in (1, 2, 3)], strict=True):
-        if not one.template is two.template is three.template or two.start - one.start != length:
+        if not one.template.outline == two.template.outline == three.template.outline or two.start - one.start != length:
             raise UnprovenError(UNLIKE)
         for a, b, c in zip(one.guests, two.guests, three.guests, strict=True):
             if not a == b == c and (b - a != c - b or (b < drawing.n_nodes and b - a != length)):
@@ -117,10 +117,18 @@ class _Unfolding:
         n = self.drawing.n_nodes
         nodes = list(self._nodes())
         leafs = list(self._leafs(len(drawn.likes) - n))
+        segments = list(self._segments())
+        uses = [0] * (len(nodes) + len(leafs))
+        for segment in segments:
+            for place, times in segment.template.reads.items():
+                uses[segment.number(place)] += times
         return Outline(
-            list(self._segments()),
+            [
+                self.drawing.retyped(segment, uses[segment.start : segment.start + segment.template.n_nodes])
+                for segment in segments
+            ],
             [drawn.likes[i] for i in nodes] + [drawn.likes[n + i] for i in leafs],
-            [drawn.uses[i] for i in nodes],
+            uses[: len(nodes)],
             [drawn.inputs[i] for i in leafs],
             list(self._fused()),
         )
