@@ -54,6 +54,7 @@ def test_its_memory_is_known(name):
     except RefusedError as error:
         refused = str(error)
     wanted = "is a draft that uses its target's" if name in DRAFTS else "does not load this file" if name in LACKING else ""
+    wanted = "aborts with flash attention" if name == "PLMForCausalLM" else wanted
     assert wanted in refused
     assert bool(wanted) == bool(refused)
 
