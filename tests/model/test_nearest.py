@@ -83,6 +83,14 @@ def test_windows_without_a_pattern_are_not_believed():
     assert truth.predicted(found[0], Kind.CONTEXT) == truth.predicted(found[1], Kind.CONTEXT)
 
 
+def test_no_cache_is_supposed_only_of_what_says_that_it_is_for_embeddings():
+    header = _novelty(truth.header("bge-large", "Q4_K_M"))
+    causal = {**header.metadata, "novelty.attention.causal": True, "novelty.pooling_type": 0}
+
+    assert describe(header).memory == "none"
+    assert describe(replace(header, metadata=causal)).memory != "none"
+
+
 @pytest.mark.parametrize("name", truth.architectures())
 def test_no_known_architecture_would_take_more_than_is_supposed_of_it_renamed(name):
     """Of caches and compute buffers, on the device and on the host."""

@@ -33,6 +33,8 @@ ENDLESS = 1 << 30
 SIDE_BY_SIDE = "attention and a state in one block"
 ORDINARY = ("starcoder2", "qwen3moe")
 """Of several with the same tensors these are the likeliest, then those that come first in the table."""
+POOLINGS = frozenset((1, 2, 3, 4))
+"""Values of pooling_type (llama.h) that only models for embeddings have: others have a cache, whatever they look like."""
 ENDS = frozenset(("token_embd", "output"))
 SPECIAL = {"mistral4": "attention.temperature_scale"}
 """Keys that tell one architecture from another with the same tensors."""
@@ -43,6 +45,8 @@ def candidates(header: Header) -> Iterator[tuple[str, Row]]:
     name = str(header.metadata["general.architecture"])
     found = bases({t.name: t.shape for t in header.tensors.values()})
     order = {family: -i for i, family in enumerate(reversed((*ORDINARY, *TABLE)))}
+    causal, pooled = (header.metadata.get(f"{name}.{key}") for key in ("attention.causal", "pooling_type"))
+    may_lack_cache = causal is False or pooled in POOLINGS
     fitting = []
     for family, signature in signatures().items():
         needs, known = frozenset(signature["needs"]), frozenset((*signature["needs"], *signature["may"]))
@@ -51,7 +55,7 @@ def candidates(header: Header) -> Iterator[tuple[str, Row]]:
         special = f"{name}.{SPECIAL[family]}" in header.metadata if family in SPECIAL else None
         shared = len(needs & found - ENDS - FEED_FORWARD)
         unlike = len(needs - found) + len(found - known)
-        if unlike <= len(found) // 2:
+        if unlike <= len(found) // 2 and (may_lack_cache or TABLE[family].memory != "none"):
             fitting.append(
                 (unlike, special is not True, special is False, -shared, len(TABLE[family].needs), order[family], family)
             )
