@@ -58,6 +58,8 @@ def test_one_nonsensical_value_is_answered(data):
     [
         ("InternLM3ForCausalLM", ("num_attention_heads",), float("inf")),
         ("GraniteSWAForCausalLM", ("num_key_value_heads",), float("nan")),
+        ("MiMoV2FlashForCausalLM", ("partial_rotary_factor",), float("nan")),
+        ("MiMoV2FlashForCausalLM", ("partial_rotary_factor",), float("-inf")),
         ("KimiLinearForCausalLM", ("linear_attn_config", "full_attn_layers", 0), "x"),
     ],
 )

@@ -50,11 +50,15 @@ class Config:
         ]
 
     def get(self, *names: str) -> Value | None:
-        """The first of the names that is there, in the text model's part first (find_hparam); None where that is null."""
+        """The first of the names that is there, in the text model's part first (find_hparam); None where that is null.
+
+        Raises:
+            FitplugError: it is a number that nothing can be counted by.
+        """
         for name in names:
             value = self._find(name)
             if value is not _MISSING:
-                return None if isinstance(value, Skipped) and value.item_type == "null" else value
+                return None if isinstance(value, Skipped) and value.item_type == "null" else _sane(value, name)
         return None
 
     def given(self, *names: str) -> Value | None:
@@ -115,7 +119,7 @@ class Config:
         places = (*(f"{part}.{full}{name}" for name in names for part in _ROPE for full in _FULL), *names)
         said = (self._values.get(prefix + place) for prefix, _ in self._scopes for place in places)
         found = next((value for value in said if value is not None and not isinstance(value, Skipped)), None)
-        return self.given(*places) if found is None else found
+        return self.given(*places) if found is None else _sane(found, names[0])
 
     @property
     def rope_type(self) -> str:
@@ -188,16 +192,27 @@ class Config:
         return value  # type: ignore[no-any-return]  # a scalar, as the file has them
 
 
+def _sane(value: Value, name: str) -> Value:
+    """No number that int() and float() refuse, or that no GGUF holds."""
+    if isinstance(value, (int, float)) and not abs(value) < 1 << 64:
+        raise _unusable(name)
+    return value
+
+
 def _real(value: float, name: str) -> float:
     if not isfinite(value):
-        raise FitplugError(f"config.json gives no usable {name}: what this model would be as GGUF is not known")
+        raise _unusable(name)
     return float(value)
 
 
 def _whole(value: Value | None, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1 << 40:
-        raise FitplugError(f"config.json gives no usable {name}: what this model would be as GGUF is not known")
+        raise _unusable(name)
     return int(value)
+
+
+def _unusable(name: str) -> FitplugError:
+    return FitplugError(f"config.json gives no usable {name}: what this model would be as GGUF is not known")
 
 
 def _modelopt(metadata: Mapping[str, Value]) -> Mapping[str, Value]:
