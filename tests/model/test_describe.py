@@ -103,6 +103,21 @@ def test_nameless_and_unknown_architectures():
     assert "nobody-knows" in model.assumptions[0]
 
 
+@pytest.mark.parametrize(
+    ("metadata", "word"),
+    [
+        ({"general.architecture": "llama", "general.type": "adapter"}, "--lora"),
+        ({"general.architecture": "clip"}, "--mmproj"),
+        ({"general.type": "imatrix"}, "importance matrix"),
+        ({"general.architecture": "flux"}, "stable-diffusion.cpp"),
+        ({"general.architecture": "nobody"}, "'nobody'"),
+    ],
+)
+def test_files_that_hold_no_language_model_are_named(metadata, word):
+    with pytest.raises(UnreadableError, match=word):
+        _model(metadata)
+
+
 def test_plugins_win_over_the_table():
     """A plugin's architecture of the same name is asked first."""
     special = _model(_as("nobody-knows"))

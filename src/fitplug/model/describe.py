@@ -19,6 +19,7 @@ from fitplug.model.file_types import file_type
 from fitplug.model.hparams import read_hparams
 from fitplug.model.hparams_record import Hparams
 from fitplug.model.layers import build_layers, memory_kind
+from fitplug.model.other_files import other_than_model
 from fitplug.model.reading import Keys
 from fitplug.model.records import Model
 
@@ -45,11 +46,13 @@ def describe(header: Header, extra: Sequence[Architecture] = ()) -> Model:
 
 def _described(header: Header, extra: Sequence[Architecture]) -> Model:
     name = header.metadata.get("general.architecture")
-    if not isinstance(name, str) or not name:
-        raise UnreadableError(f"the {header.format} header does not name an architecture (general.architecture)")
     for plugin in extra:
         if name in plugin.names:
             return plugin.describe(header)
+    if other := other_than_model(header):
+        raise UnreadableError(f"this file is {other}")
+    if not isinstance(name, str) or not name:
+        raise UnreadableError(f"the {header.format} header does not name an architecture (general.architecture)")
     row = TABLE.get(name)
     keys = Keys(header, name)
     return _unknown(name, header) if row is None else _model(keys, row, ())
@@ -59,6 +62,8 @@ def _unknown(name: str, header: Header) -> Model:
     """As the known architecture that it is most like, else as a plain transformer."""
     from fitplug.model.nearest import candidates
 
+    if f"{name}.block_count" not in header.metadata:
+        raise UnreadableError(f"llama.cpp knows no architecture '{name}', and the file does not say what language models say")
     for family, row in candidates(header):
         supposed = f"the architecture '{name}' is not known: caches and graph are supposed to be those of '{family}'"
         model = _model(Keys(header, name), row, (supposed, "weights are placed by their names; compute buffers are rounded up"))
