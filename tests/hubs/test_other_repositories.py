@@ -2,6 +2,7 @@
 
 import pytest
 
+import formats_support
 from conversion import checkpoints
 from hubs.hub_files import shards
 
@@ -112,3 +113,13 @@ def test_shards_that_disagree_are_refused_with_the_reason(hub, run, gguf, tmp_pa
     ran = run("check", f"{scheme}:team/split", *CARD, "--json")
     assert ran.status == 1
     assert ran.json["files"][0]["problem"]
+
+
+def test_a_repository_without_a_language_model_says_what_it_holds(hub, run, scheme):
+    header = formats_support.pair("general.architecture", "str", "flux")
+    file = formats_support.gguf([header], [formats_support.info("double_blocks.0.weight", [32], 0, 0)], 128)
+    hub.add("team/pictures", {f"pictures-{quant}.gguf": file for quant in ("Q4_0", "F16")})
+    ran = run("check", f"{scheme}:team/pictures", *CARD)
+    assert ran.status == 1
+    assert "no plan for any" in ran.out
+    assert "a model that makes pictures" in ran.out

@@ -58,7 +58,9 @@ def _repository(one: Checked, advice: Advice | None) -> list[Block]:
     revision = shortened(one.listing.revision, 12)
     blocks: list[Block] = [
         Title(one_line(one.repository), [f"revision {revision}"] if revision else []),
-        Line(f"{n} of {len(considered)} fit" if n else "none fits", "good" if n else "bad"),
+        Line(
+            f"{n} of {len(considered)} fit" if n else "none fits" if considered else "no plan for any", "good" if n else "bad"
+        ),
     ]
     if any(row.quant for row in one.rows):
         blocks.append(
