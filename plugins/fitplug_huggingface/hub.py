@@ -17,7 +17,8 @@ from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
 from fitplug.repository.reference import Reference, open_reference, parse_reference, stays_inside
 from fitplug.sources.headers import fetched_ahead
-from fitplug.sources.http import Http, HttpBlob, host_of, origin_of
+from fitplug.sources.http import Http, host_of, origin_of
+from fitplug.sources.http_blob import HttpBlob
 from fitplug.sources.kept import blob_name, kept_listing
 
 if TYPE_CHECKING:

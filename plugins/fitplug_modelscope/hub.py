@@ -18,7 +18,8 @@ from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
 from fitplug.repository.reference import Reference, is_revision, open_reference, parse_reference, stays_inside
 from fitplug.sources.headers import fetched_ahead
-from fitplug.sources.http import BrokenError, Http, HttpBlob, host_of, origin_of
+from fitplug.sources.http import BrokenError, Http, host_of, origin_of
+from fitplug.sources.http_blob import HttpBlob
 from fitplug.sources.kept import kept_listing
 
 if TYPE_CHECKING:

@@ -3,13 +3,15 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fitplug.errors import NotFoundError, UnreadableError
+from fitplug.errors import FitplugError, NotFoundError, UnreadableError
 from fitplug.formats import sniff
 from fitplug.formats.header import Blob, Header
 
 if TYPE_CHECKING:
+    from fitplug.extension import Source
     from fitplug.memory.companions import Companions
     from fitplug.registry import Registry
     from fitplug.settings import Settings
@@ -61,7 +63,39 @@ def read_header(blobs: Sequence[Blob], registry: "Registry") -> Header:
 
 def open_model(reference: str, registry: "Registry") -> Header:
     """The header of a MODEL: a path, `scheme:rest` or an https URL."""
-    return _read_and_close(open_blobs(reference, registry), registry)
+    return _opened(reference, registry).header
+
+
+class _Opened(NamedTuple):
+    header: Header
+    first: Blob
+    """The model's first file."""
+
+
+def _opened(reference: str, registry: "Registry") -> _Opened:
+    scheme, rest = split_reference(reference)
+    for item in registry.sources:
+        if item.record.scheme == scheme and item.record.list is not None and item.record.open_file is not None:
+            return _from_hub(item.record, rest, registry)
+    blobs = open_blobs(reference, registry)
+    return _Opened(_read_and_close(blobs, registry), blobs[0])
+
+
+def _from_hub(source: "Source", rest: str, registry: "Registry") -> _Opened:
+    """One model of a repository, with its tokenizer: whoever names one wants to know it exactly."""
+    from fitplug.repository.reference import choose
+    from fitplug.sources.fetched import MOST_BYTES, with_beside
+    from fitplug.sources.headers import default_cache, read_headers
+
+    assert source.list is not None and source.open_file is not None  # noqa: S101, PT018 - _opened chose it for them
+    listing, chosen = choose(rest, source.list)
+    read = partial(read_header, registry=registry)
+    ((_, header),) = read_headers(listing, [chosen], source.open_file, read, default_cache())
+    if isinstance(header, FitplugError):
+        raise header
+    return _Opened(
+        with_beside(header, listing, chosen, source.open_file, MOST_BYTES), source.open_file(listing, chosen.entries[0])
+    )
 
 
 def _read_and_close(blobs: Sequence[Blob], registry: "Registry") -> Header:
@@ -119,11 +153,11 @@ class _Placed(NamedTuple):
 def _placed(reference: str, registry: "Registry") -> _Placed:
     """A companion's header, and where a program that knows no schemes finds it."""
     scheme, rest = split_reference(reference)
-    blobs = open_blobs(reference, registry)
-    header = as_gguf(reference, _read_and_close(blobs, registry))
+    header, first = _opened(reference, registry)
+    header = as_gguf(reference, header)
     if scheme in ("file", *_URL):
         return _Placed(header, rest)
-    return _Placed(header, str(getattr(blobs[0], "path", None) or getattr(blobs[0], "url", reference)))
+    return _Placed(header, str(getattr(first, "path", None) or getattr(first, "url", reference)))
 
 
 def local_path(reference: str, registry: "Registry") -> str:

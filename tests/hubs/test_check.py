@@ -154,6 +154,19 @@ def test_the_disk_is_looked_at(team, run, monkeypatch):
     assert not run("check", "hf:team/model", *CARD, "--runner", "ollama", "--json").json["files"][0]["fits_disk"]
 
 
+def test_the_disk_must_hold_what_a_quant_is_made_of(hub, run, tmp_path, monkeypatch, scheme):
+    """The checkpoint, the file that is quantised, and the quant."""
+    hub.add("team/tensors", checkpoints.write(tmp_path / "st", *checkpoints.llama(2)))
+    whole, *quants = run("check", f"{scheme}:team/tensors", *CARD, "--json").json["files"]
+    f16 = run("show", f"{scheme}:team/tensors", "--json").json["as_gguf"][0]["n_bytes"]
+    needed = {row["quant"]: whole["n_bytes"] + f16 + row["n_bytes"] for row in quants}
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": needed["Q4_K_M"]})())
+    rows = run("check", f"{scheme}:team/tensors", *CARD, "--json").json["files"][1:]
+    assert {row["quant"]: row["fits_disk"] for row in rows} == {q: n <= needed["Q4_K_M"] for q, n in needed.items()}
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1 << 20})())
+    assert "for what it is made of" in " ".join(run("check", f"{scheme}:team/tensors", *CARD).out.split())
+
+
 def test_another_config_is_another_model(hub, run, tmp_path, scheme):
     """What is kept of safetensors is not believed once config.json has changed, if only by a digit."""
     config, tensors = checkpoints.llama(2)

@@ -352,3 +352,15 @@ def test_a_listing_is_json_whatever_it_calls_itself(team, run):
 
     team.instead = instead
     fits(run, "hf:team/model")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 100.0])
+def test_no_try_is_begun_when_the_last_one_took_long(team, run, scheme, monkeypatch, seconds):
+    """A stall is as long as a network may take; four of them are longer than anybody waits."""
+    monkeypatch.setattr("fitplug.sources.http.READ_TIMEOUT", 0.1)
+    monkeypatch.setattr("fitplug.sources.http.MAX_TRYING", seconds)
+    team.faults["list"] = ["stall*"]
+    ran = run("check", f"{scheme}:team/model", *CARD)
+    assert ran.status == 3
+    assert ran.err.count("\n") == 1
+    assert len(team.log) == (4 if seconds else 1)

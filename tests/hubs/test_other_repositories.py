@@ -49,8 +49,9 @@ def test_gguf_and_safetensors_live_in_one_repository(hub, run, gguf, checkpoint,
     hub.add("team/mixed", files | more | original | {"Model-Q4_K_M.gguf": gguf("gemma-3-4b")})
     for row in rows(run, f"{scheme}:team/mixed"):
         if row["fits"]:
-            ran = run("auto", row["reference"], *CARD)
+            ran = run("auto", row["reference"], *CARD, "--json")
             assert ran.status == 0, (row["reference"], ran.err)
+            assert ran.json["model"]["file_type"] == (row["quant"] or "Q4_K_M")
 
 
 def test_modules_and_diffusers_folders_are_rows_that_say_why_not(hub, run, checkpoint, scheme):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from conversion import checkpoints
 from fitplug.registry import load
 
 FILES = {"Model-Q4_K_M.gguf": b"GGUF" + b"\1" * 200_000, "folder/part.gguf": b"GGUF" + b"\2" * 90_000, "README.md": b"hello"}
@@ -84,6 +85,20 @@ def test_download_hands_over_to_the_package(filled, gguf, scheme, tmp_path, fold
     assert Path(words[2]).read_bytes() == FILES["Model-Q4_K_M.gguf"]
     if folder:
         assert words[2].startswith(str(tmp_path / "to"))
+
+
+def test_a_checkpoint_is_downloaded_with_what_the_converter_needs(hub, scheme, tmp_path):
+    """The tokenizer in all its files, the card; not the same weights in other forms, nor other folders."""
+    files = checkpoints.write(tmp_path / "st", *checkpoints.llama(1), n_shards=2)
+    beside = dict.fromkeys(
+        ("tokenizer.json", "vocab.json", "vocab.txt", "README.md", "tokenization_own.py", "1_Pooling/config.json"), b"{}"
+    )
+    others = dict.fromkeys(("pytorch_model.bin", "consolidated.safetensors", "onnx/config.json", "picture.png"), b"x")
+    hub.add("team/tensors", files | beside | others)
+    done = fitplug("download", f"{scheme}:team/tensors:Q4_K_M", "--to", str(tmp_path / "to"))
+    assert done.returncode == 0, done.stderr
+    there = {p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*") if p.is_file()}
+    assert {path for path in there if not path.startswith(".")} == {*files, *beside}
 
 
 def test_a_download_that_breaks_is_one_line(filled, scheme):

@@ -88,3 +88,11 @@ def test_a_whole_path_is_never_ambiguous():
     both = listing("mmproj-F16.gguf", "old/mmproj-F16.gguf", "M-Q4_K_M.gguf")
     assert select(both, "mmproj-F16.gguf").name == "mmproj-F16.gguf"
     assert select(both, "old/mmproj-F16.gguf").name == "old/mmproj-F16.gguf"
+
+
+def test_a_quant_may_stand_behind_a_checkpoint_and_not_behind_a_gguf():
+    several = listing("a/model.safetensors", "b/model.safetensors", "M-Q4_K_M.gguf")
+    assert select(several, "b/model.safetensors:Q6_K").name == "b"
+    assert select(several, "a:q8_0").name == "a"
+    with pytest.raises(NotFoundError):
+        select(several, "M-Q4_K_M.gguf:Q6_K")

@@ -1,8 +1,9 @@
 """`fitplug check REPO`: which files of a repository fit, before downloading any."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -14,7 +15,7 @@ from fitplug.cli.progress import Say, progressing
 from fitplug.cli.steps import find_machine, load_registry, with_runner_defaults
 from fitplug.errors import FitplugError, NotFoundError
 from fitplug.registry import Registry
-from fitplug.units import GIB
+from fitplug.units import GIB, MIB
 
 if TYPE_CHECKING:
     from fitplug.extension import Architecture, Listing, Runner, Source
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from fitplug.settings import Settings
 
 _MOST_REPOSITORIES = 50
+_MOST_FOR_ONE = MIB
+"""Of each file of a tokenizer that is fetched for the sizes of one repository's safetensors as GGUF: SentencePiece's have half
+of it or five times as much, tokenizer.json two to thirty times. Else what is here already is looked at."""
 
 
 @click.command(
@@ -73,9 +77,10 @@ def command(
         [item.record for item in registry.architectures],
     )  # fmt: skip
     checked = []
+    most_bytes = _MOST_FOR_ONE if len(named) == 1 else 0
     for repository, source, name in named:
         try:
-            checked.append(_check(repository, source, name, question, registry, folder))
+            checked.append(_check(repository, source, name, question, registry, folder, most_bytes))
         except FitplugError as error:
             if len(named) == 1:
                 raise
@@ -151,11 +156,13 @@ def _searchable(registry: Registry) -> "list[Source]":
 
 
 def _check(
-    repository: str, source: "Source", name: str, question: _Question, registry: Registry, folder: str | None
+    repository: str, source: "Source", name: str, question: _Question, registry: Registry, folder: str | None, most_bytes: int
 ) -> "Checked":
-    """Every model of one repository."""
+    """Every model of one repository; `most_bytes` may be fetched for each file of a tokenizer."""
+    from fitplug.opening import read_header
     from fitplug.repository.grouping import Role, candidates
     from fitplug.repository.summary import Checked
+    from fitplug.sources.fetched import with_beside
     from fitplug.sources.headers import default_cache, read_headers
 
     if source.list is None or source.open_file is None:
@@ -167,11 +174,12 @@ def _check(
         models = [candidate for candidate in found if candidate.role == Role.MODEL]
         if not models:
             raise NotFoundError(_no_model(repository, listing, found))
-        headers = read_headers(listing, models, source.open_file, _safetensors(source, listing, registry), default_cache())
+        headers = read_headers(listing, models, source.open_file, partial(read_header, registry=registry), default_cache())
         for n, (candidate, header) in enumerate(headers, 1):
             say(f"looking into {repository}: {n} of {len(models)} models, {candidate.label or candidate.name}")
-            known = _with_beside(header, listing, candidate, source)
-            rows += _rows(repository, candidate, known, models, question, say)
+            if not isinstance(header, FitplugError):
+                header = with_beside(header, listing, candidate, source.open_file, most_bytes)  # noqa: PLW2901 - the same one, with more
+            rows += _rows(repository, candidate, header, models, question, say)
     order = {id(candidate): n for n, candidate in enumerate(models)}
     rows.sort(key=lambda row: (order[id(row.candidate)], bool(row.quant), -row.n_bytes if row.quant else 0))
     others = [candidate for candidate in found if candidate.role != Role.MODEL]
@@ -188,37 +196,6 @@ def _no_model(repository: str, listing: "Listing", found: "Sequence[Candidate]")
     others = sorted({entry.path.rpartition(".")[2] for entry in listing.entries if "." in entry.path.rpartition("/")[2]})
     there = f" (there is: {', '.join(others[:6])})" if others else ""
     return f"{repository} holds no GGUF and no safetensors file that llama.cpp could run{there}"
-
-
-def _safetensors(source: "Source", listing: "Listing", registry: Registry) -> Any:
-    from fitplug.opening import read_header
-    from fitplug.repository.reference import with_companions
-    from fitplug.sources.headers import prefetched
-
-    def read(candidate: "Candidate") -> "Header":
-        assert source.open_file is not None  # noqa: S101 - _check saw to it
-        blobs = [source.open_file(listing, entry) for entry in with_companions(listing, candidate)]
-        return read_header(prefetched(blobs), registry)
-
-    return read
-
-
-def _with_beside(
-    header: "Header | FitplugError", listing: "Listing", candidate: "Candidate", source: "Source"
-) -> "Header | FitplugError":
-    """The header with the tokenizer that was downloaded with the weights: kept headers are without."""
-    from dataclasses import replace
-
-    from fitplug.repository.reference import kept_beside, with_companions
-
-    if isinstance(header, FitplugError) or header.format != "safetensors" or source.open_file is None:
-        return header
-    beside = kept_beside(listing, candidate, source.open_file)
-    if not beside:
-        return header
-    configs = [entry for entry in with_companions(listing, candidate) if entry.path.endswith("config.json")]
-    blobs = [*beside, *(source.open_file(listing, entry) for entry in configs)]
-    return replace(header, beside=blobs, folder=str(getattr(beside[0], "folder", "")))
 
 
 def _rows(
@@ -259,8 +236,9 @@ def _converted(reference: str, candidate: "Candidate", header: "Header", questio
     for quant in customary(converted):
         say(f"planning {quant}")
         made = quantised(converted, quant)
-        named = reference if reference.count(":") > 1 else f"{reference}:{quant}"
-        rows.append(_planned(Row(named, quant, candidate, made.n_bytes, made, None, quant=quant), question))
+        way = header.n_bytes + converted.n_bytes
+        row = Row(f"{reference}:{quant}", quant, candidate, made.n_bytes, made, None, quant=quant, on_the_way=way)
+        rows.append(_planned(row, question))
     return rows
 
 

@@ -7,7 +7,8 @@ import click
 
 from fitplug.cli.command import Command, Option
 from fitplug.cli.options import json_option, split_addresses
-from fitplug.cli.steps import ask_installed, detect_machine, load_registry, read_machine_file, waiting, with_remote
+from fitplug.cli.progress import progressing
+from fitplug.cli.steps import ask_installed, detect_machine, load_registry, read_machine_file, with_remote
 
 if TYPE_CHECKING:
     from fitplug.machine.records import Machine
@@ -85,7 +86,7 @@ def _with_bandwidth(machine: "Machine", registry: "Registry") -> "Machine":
     """The machine with its host's memory bandwidth as it is now."""
     for item in registry.detectors:
         if item.record.bandwidth is not None:
-            with waiting("measuring the memory"):
+            with progressing("measuring the memory"):
                 extra = {**machine.host.extra, "bandwidth_basis": "measured"}
                 return replace(machine, host=replace(machine.host, memory_bandwidth=item.record.bandwidth(), extra=extra))
     return machine

@@ -25,18 +25,15 @@ from fitplug.errors import FitplugError, NotFoundError
 @json_option
 def command(*, reference: str, folder: str | None, as_json: bool) -> int:
     """Fetch a model, all files of it, with the hub's own package: it resumes, verifies and shows how far it is."""
-    from fitplug.repository.grouping import select
-    from fitplug.repository.reference import parse_reference, with_companions
+    from fitplug.repository.reference import choose, to_download
     from fitplug.units import format_bytes
 
     source, name = hub_of(reference, load_registry())
     if source.list is None or source.download is None:
         raise NotFoundError(f"{source.scheme} cannot download")
-    asked = parse_reference(name)
     with progressing(f"looking into {reference}"):
-        listing = source.list(f"{asked.repository}@{asked.revision}" if asked.revision else asked.repository)
-    chosen = select(listing, asked.wanted)
-    entries = with_companions(listing, chosen)
+        listing, chosen = choose(name, source.list)
+    entries = to_download(listing, chosen)
     _check_disk(folder or (source.download_folder() if source.download_folder else ""), sum(e.n_bytes for e in entries))
     with contextlib.redirect_stdout(sys.stderr):  # the packages talk while they work
         path = source.download(listing, entries, folder)

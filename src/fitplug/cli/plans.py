@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fitplug.cli.options import Given, Target, Wish
-from fitplug.cli.steps import find_machine, read_companions, read_model, waiting, with_runner_defaults
+from fitplug.cli.progress import progressing
+from fitplug.cli.steps import find_machine, read_companions, read_model, with_runner_defaults
 from fitplug.conversion import CONVERTED
 from fitplug.registry import Registry
 
@@ -28,7 +29,7 @@ def make_plan(reference: str, given: Given, target: Target, wish: Wish, registry
         machine = with_differences(model, machine)
     companions, settings = read_companions(with_runner_defaults(given, runner), registry)
     settings = companions.drafting(settings, runner)
-    with waiting("searching"):
+    with progressing("searching"):
         return fit(model, machine, runner, settings, request_of(given, target, wish), companions=companions)
 
 

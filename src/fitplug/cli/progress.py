@@ -1,41 +1,58 @@
 """What takes longer than half a second says so on a terminal, and how far it is."""
 
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from fitplug.sources.progress import Words, heard
+
+if TYPE_CHECKING:
+    from threading import Event
 
 PATIENCE = 0.5
-Say = Callable[[str], None]
+Say = Callable[[Words], None]
 
 
 @contextmanager
 def progressing(what: str) -> Iterator[Say]:
-    """Yield what changes the line that is shown while this goes on; away from a terminal nothing is."""
+    """Yield what changes the line that is shown while this goes on; away from a terminal nothing is.
+
+    What is fetched meanwhile changes it, too.
+    """
+    import sys
+
     if sys.stderr is None or not sys.stderr.isatty():
         yield lambda _: None
         return
-    words, done = [what], threading.Event()
+    import threading
+
+    words: list[Words] = [what]
+    done = threading.Event()
     thread = threading.Thread(target=_show, args=(words, done), daemon=True)
     thread.start()
 
-    def say(text: str) -> None:
+    def say(text: Words) -> None:
         words[0] = text
 
     try:
-        yield say
+        with heard(say):
+            yield say
     finally:
         done.set()
         thread.join()
 
 
-def _show(words: list[str], done: threading.Event) -> None:
+def _show(words: list[Words], done: "Event") -> None:
     if done.wait(PATIENCE):
         return
     from rich.console import Console
     from rich.markup import escape
 
+    def line() -> str:
+        now = words[0]
+        return escape(now if isinstance(now, str) else now())
+
     console = Console(stderr=True)
-    with console.status(escape(words[0])) as status:
+    with console.status(line()) as status:
         while not done.wait(0.1):
-            status.update(escape(words[0]))
+            status.update(line())

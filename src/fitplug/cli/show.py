@@ -4,7 +4,8 @@ import click
 
 from fitplug.cli.command import Command, Option
 from fitplug.cli.options import json_option, model_argument
-from fitplug.cli.steps import load_registry, read_header
+from fitplug.cli.progress import progressing
+from fitplug.cli.steps import load_registry
 
 
 @click.command(
@@ -20,15 +21,18 @@ from fitplug.cli.steps import load_registry, read_header
 @json_option
 def command(*, reference: str, everything: bool, as_json: bool) -> int:
     """Show what the header says: architecture, tensors by type, bits per weight, tokenizer, template."""
-    from fitplug.render.show import header_json, show
+    from fitplug.opening import open_model
+    from fitplug.render.page import write
+    from fitplug.render.show import header_json, page, understood
 
     registry = load_registry()
-    header = read_header(reference, registry)
-    architectures = [item.record for item in registry.architectures]
+    with progressing(f"reading {reference}"):
+        header = open_model(reference, registry)
+        model = understood(header, [item.record for item in registry.architectures])
     if as_json:
         from fitplug.render.json import dump
 
-        print(dump(header_json(header, architectures, everything=everything)))
+        print(dump(header_json(header, model, everything=everything)))
     else:
-        show(header, architectures, everything=everything)
+        write(page(header, model, everything=everything))
     return 0

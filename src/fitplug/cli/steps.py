@@ -1,18 +1,17 @@
 """The steps that commands share: from words on the command line to a model, a machine, a runner and settings."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fitplug.cli.options import Given, Target
+from fitplug.cli.progress import progressing
 from fitplug.errors import FitplugError, NotFoundError
 from fitplug.registry import Registry
 from fitplug.settings import Settings
 
 if TYPE_CHECKING:
     from fitplug.extension import Runner
-    from fitplug.formats.header import Header
     from fitplug.machine.records import Device, Machine
     from fitplug.memory.companions import Companions
     from fitplug.model.records import Model
@@ -27,28 +26,21 @@ def load_registry() -> Registry:
     return load()
 
 
-def read_header(reference: str, registry: Registry) -> "Header":
-    """Open MODEL and read its header."""
-    from fitplug.opening import open_model
-
-    with waiting(f"reading {reference}"):
-        return open_model(reference, registry)
-
-
 def read_model(reference: str, registry: Registry) -> "Model":
-    """Open MODEL and understand its header."""
+    """Open MODEL, read its header and understand it."""
     from fitplug.model.describe import describe
-    from fitplug.opening import as_gguf
+    from fitplug.opening import as_gguf, open_model
 
-    header = as_gguf(reference, read_header(reference, registry))
-    return describe(header, [item.record for item in registry.architectures])
+    with progressing(f"reading {reference}"):
+        header = as_gguf(reference, open_model(reference, registry))
+        return describe(header, [item.record for item in registry.architectures])
 
 
 def read_companions(settings: Settings, registry: Registry) -> "tuple[Companions, Settings]":
     """Open the projector, the draft and the adapters that the settings name; the settings then name places."""
     from fitplug.opening import open_companions
 
-    with waiting("reading what runs beside the model"):
+    with progressing("reading what runs beside the model"):
         return open_companions(settings, registry)
 
 
@@ -70,7 +62,7 @@ def ask_installed(machine: "Machine", registry: Registry, runner: str = "") -> "
 
     engines = sorted((item.record for item in registry.engines), key=lambda engine: engine.name != runner)
     for engine in engines:
-        with waiting(f"asking {engine.name}"):
+        with progressing(f"asking {engine.name}"):
             listed = engine.devices() if engine.devices is not None else None
         if listed is not None:
             only = engine.name == runner
@@ -85,7 +77,7 @@ def with_remote(machine: "Machine", addresses: Sequence[str], registry: Registry
     remote = registry.remote("rpc")
     ask = remote.measure if measure and remote.measure is not None else remote.devices
     theirs: list[Device] = []
-    with waiting(f"{'measuring' if measure else 'asking'} {', '.join(addresses)}"):
+    with progressing(f"{'measuring' if measure else 'asking'} {', '.join(addresses)}"):
         for text in dict.fromkeys(addresses):
             address, _, card = text.partition("=")
             theirs += known_as(card, ask(address)) if card else ask(address)
@@ -120,35 +112,3 @@ def with_runner_defaults(given: Given, runner: "Runner") -> Settings:
     """The settings given, and the runner's own defaults for the others."""
     left_out = {name: value for name, value in runner.defaults.items() if name not in given.names}
     return replace(given.settings, **left_out) if left_out else given.settings
-
-
-@contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Say on a terminal what takes so long, once it takes more than half a second."""
-    import sys
-
-    if sys.stderr is None or not sys.stderr.isatty():
-        yield
-        return
-    import threading
-
-    shown: list[Any] = []
-    done = threading.Event()
-
-    def show() -> None:
-        if not done.wait(0.5):
-            from rich.console import Console
-
-            console = Console(stderr=True)
-            with console.status(what.replace("[", "\\[")):
-                shown.append(console)
-                done.wait()
-
-    thread = threading.Thread(target=show, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        if thread.is_alive():
-            thread.join()

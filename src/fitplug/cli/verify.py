@@ -16,7 +16,8 @@ from fitplug.cli.options import (
     settings_options,
     target_options,
 )
-from fitplug.cli.steps import find_machine, load_registry, read_model, waiting, with_runner_defaults
+from fitplug.cli.progress import progressing
+from fitplug.cli.steps import find_machine, load_registry, read_model, with_runner_defaults
 from fitplug.errors import NotFoundError, RefusedError
 from fitplug.registry import Registry
 
@@ -54,7 +55,7 @@ def command(*, reference: str, engine_name: str | None, record: bool, given: Giv
     model = read_model(reference, registry)
     machine = find_machine(target, registry)
     estimate = Estimator(model, machine, runner)(settings)
-    with waiting(f"asking {engine.name}"):
+    with progressing(f"asking {engine.name}"):
         measured = _measure(engine, reference, settings, registry)
     rows = compare(estimate, measured, precision=engine.precision)
     agrees = all(row.agrees for row in rows)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from fitplug.errors import UnreadableError
 from fitplug.formats.header import Blob
 from fitplug.formats.json_stream import JsonStream
-from fitplug.formats.safetensors_names import BESIDE, BESIDE_BELOW, CONFIG, INDEX, MAX_SHARDS, QUANT_CONFIG, shards_of
+from fitplug.formats.safetensors_names import CONFIG, INDEX, MAX_SHARDS, QUANT_CONFIG, is_beside, shards_of
 
 
 class Files(NamedTuple):
@@ -26,7 +26,7 @@ def sort_files(blobs: Sequence[Blob]) -> Files:
     Raises:
         UnreadableError: a shard is missing, or several models lie together.
     """
-    beside = [blob for blob in blobs if _is_beside(blob.name)]
+    beside = [blob for blob in blobs if is_beside(blob.name)]
     by_name = {_base(blob): blob for blob in blobs if blob not in beside}
     weights = {name: blob for name, blob in by_name.items() if not name.endswith(".json")}
     indices = sorted(name for name in by_name if name.endswith(INDEX))
@@ -53,10 +53,6 @@ def weight_map(index: Blob) -> Iterator[tuple[str, str]]:
         for name in stream.members():
             yield name, stream.string()
     stream.finish()
-
-
-def _is_beside(name: str) -> bool:
-    return name in BESIDE or any(name.startswith(f"{folder}/") and name.endswith(end) for folder, end in BESIDE_BELOW)
 
 
 def _base(blob: Blob) -> str:

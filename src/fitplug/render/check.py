@@ -133,10 +133,12 @@ def _notes(one: Checked, advice: Advice | None) -> list[str]:
 def _commands(row: Row, words: Sequence[str]) -> list[tuple[str, ...]]:
     if not row.quant:
         return [("fitplug", "download", row.reference), ("fitplug", "auto", row.reference, *words)]
+    folder = row.reference.split(":")[1].partition("@")[0].rpartition("/")[2]  # the file will hold its name
+    weights = folder if row.candidate.name == "." else f"{folder}/{row.candidate.name}"
     return [
         ("fitplug", "auto", row.reference, *words),
-        ("fitplug", "download", row.reference, "--to", "model"),
-        ("python", "convert_hf_to_gguf.py", "model", "--outfile", "model-f16.gguf"),
+        ("fitplug", "download", row.reference, "--to", folder),
+        ("python", "convert_hf_to_gguf.py", weights, "--outfile", "model-f16.gguf"),
         ("llama-quantize", "model-f16.gguf", f"model-{row.quant}.gguf", row.quant),
     ]
 

@@ -9,7 +9,7 @@ from fitplug.extension import Architecture
 from fitplug.formats.header import Header, Skipped, Value
 from fitplug.model.describe import describe
 from fitplug.model.records import Model
-from fitplug.render.page import Block, Line, Pairs, Points, Table, Title, write
+from fitplug.render.page import Block, Line, Pairs, Points, Table, Title
 from fitplug.render.text import one_line, shortened
 from fitplug.render.words import format_params
 from fitplug.units import format_bytes
@@ -21,9 +21,12 @@ _MAX_VALUE = 60
 _IMATRIX = "a file made with an importance matrix also holds the names of the matrix and of its texts, which nobody knows yet"
 
 
-def show(header: Header, architectures: Sequence[Architecture], *, everything: bool) -> None:
-    """Write it."""
-    write(page(header, _understood(header, architectures), everything=everything))
+def understood(header: Header, architectures: Sequence[Architecture]) -> Model | str:
+    """The model, or why it is none."""
+    try:
+        return describe(header, architectures)
+    except FitplugError as error:
+        return str(error)
 
 
 def page(header: Header, model: Model | str, *, everything: bool) -> Sequence[Block]:
@@ -56,11 +59,10 @@ def page(header: Header, model: Model | str, *, everything: bool) -> Sequence[Bl
     return blocks
 
 
-def header_json(header: Header, architectures: Sequence[Architecture], *, everything: bool) -> dict[str, Any]:
+def header_json(header: Header, model: Model | str, *, everything: bool) -> dict[str, Any]:
     """The same for scripts; keys and tensors one by one with `everything`."""
     from fitplug.render.json import model_json
 
-    model = _understood(header, architectures)
     files = _as_gguf(header, model)
     shown: dict[str, Any] = {
         "model": model_json(model) | {"layers": _layers_json(model)} if isinstance(model, Model) else None,
@@ -88,14 +90,6 @@ def header_json(header: Header, architectures: Sequence[Architecture], *, everyt
             for t in header.tensors.values()
         ]
     return shown
-
-
-def _understood(header: Header, architectures: Sequence[Architecture]) -> Model | str:
-    """The model, or why it is none."""
-    try:
-        return describe(header, architectures)
-    except FitplugError as error:
-        return str(error)
 
 
 def _title(header: Header, model: Model | str) -> Title:

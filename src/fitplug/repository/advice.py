@@ -41,11 +41,18 @@ class Row(NamedTuple):
     problem: str = ""
     quant: str = ""
     """The file type that it would be converted to."""
+    on_the_way: int = 0
+    """Bytes of what it would be made from: the checkpoint, and the file that is quantised."""
 
     @property
     def fits(self) -> bool:
         """Whether there is a plan with which it runs."""
         return self.plan is not None and self.plan.fits
+
+    @property
+    def disk_bytes(self) -> int:
+        """What a disk must hold for it to get there."""
+        return self.n_bytes + self.on_the_way
 
     @property
     def bits(self) -> float:
@@ -102,7 +109,7 @@ def advise(rows: Sequence[Row], goal: Goal, free_bytes: int | None = None) -> Ad
         free_bytes: of the disk that it would be downloaded to; None: not looked at.
     """
     fitting = [row for row in rows if row.fits]
-    storable = [row for row in fitting if free_bytes is None or row.n_bytes <= free_bytes]
+    storable = [row for row in fitting if free_bytes is None or row.disk_bytes <= free_bytes]
     if not fitting:
         return None
     choice = _by_goal(storable or fitting, goal)

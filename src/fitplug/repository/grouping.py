@@ -145,9 +145,14 @@ def _safetensors(entries: Iterable[Entry]) -> Iterable[Candidate]:
 def select(listing: Listing, wanted: str) -> Candidate:
     """The one candidate that `wanted` names: a path, a file's name, or a quant in any case; empty: the only model there is.
 
+    A quant that could be made of safetensors may stand behind their path: "folder/model.safetensors:Q4_K_M".
+
     Raises:
         NotFoundError: none does, or several do; the message lists what there is.
     """
+    path, _, quant = wanted.rpartition(":")
+    if quant.upper() in DEFAULT_TYPES and path and not path.lower().endswith(".gguf"):
+        wanted = path
     all_of_them = candidates(listing)
     models = [c for c in all_of_them if c.role == Role.MODEL]
     if not wanted:

@@ -1,13 +1,13 @@
 """OWNER/NAME[@REVISION][:FILE-OR-QUANT], taken apart and checked before it becomes part of a URL."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fitplug.errors import FitplugError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
-from fitplug.formats.safetensors_names import BESIDE, CONFIGS
+from fitplug.formats.safetensors_names import CONFIG, CONFIGS, is_beside, is_downloaded
 from fitplug.repository.grouping import Candidate, select
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}")
@@ -50,25 +50,40 @@ def stays_inside(path: str) -> bool:
     return path.isprintable() and not path.startswith("/") and ".." not in re.split(r"[/\\]", path)
 
 
+def choose(text: str, list_files: Callable[[str], Listing]) -> tuple[Listing, Candidate]:
+    """The one model that a reference names, and the repository that it is in."""
+    reference = parse_reference(text)
+    listing = list_files(f"{reference.repository}@{reference.revision}" if reference.revision else reference.repository)
+    return listing, select(listing, reference.wanted)
+
+
 def open_reference(
     text: str, list_files: Callable[[str], Listing], open_file: Callable[[Listing, Entry], Blob]
 ) -> Sequence[Blob]:
     """The files of the one model that the reference names; for safetensors config.json and the index beside them."""
-    reference = parse_reference(text)
-    listing = list_files(f"{reference.repository}@{reference.revision}" if reference.revision else reference.repository)
-    chosen = select(listing, reference.wanted)
-    blobs = [open_file(listing, entry) for entry in with_companions(listing, chosen)]
-    return [*blobs, *kept_beside(listing, chosen, open_file)]
+    listing, chosen = choose(text, list_files)
+    return [open_file(listing, entry) for entry in with_companions(listing, chosen)]
 
 
-def kept_beside(listing: Listing, chosen: Candidate, open_file: Callable[[Listing, Entry], Blob]) -> Sequence[Blob]:
-    """Tokenizer and card of safetensors, where they and the weights are on this disk: nothing is fetched for their sake."""
-    folder = chosen.entries[0].path.rpartition("/")[0]
-    below = {entry.path.rpartition("/")[2]: entry for entry in listing.entries if entry.path.rpartition("/")[0] == folder}
-    if chosen.format != "safetensors" or not hasattr(open_file(listing, chosen.entries[0]), "path"):
-        return ()
-    found = [open_file(listing, entry) for name, entry in below.items() if name in BESIDE]
-    return [blob for blob in found if hasattr(blob, "path")]
+def files_beside(listing: Listing, chosen: Candidate) -> Mapping[str, Entry]:
+    """Tokenizer, card and config.json of safetensors, by their names below the folder that the weights lie in."""
+    return {name: entry for name, entry in _below(listing, chosen).items() if name == CONFIG or is_beside(name)}
+
+
+def to_download(listing: Listing, chosen: Candidate) -> list[Entry]:
+    """All files of a model; of safetensors what llama.cpp's converter and other programs need besides the weights, too."""
+    files = with_companions(listing, chosen)
+    more = [entry for name, entry in _below(listing, chosen).items() if is_downloaded(name) and entry not in files]
+    return [*files, *more]
+
+
+def _below(listing: Listing, chosen: Candidate) -> Mapping[str, Entry]:
+    """What lies in the folder of a checkpoint, by its name there."""
+    if chosen.format != "safetensors":
+        return {}
+    start = chosen.entries[0].path.rpartition("/")[0]
+    start = f"{start}/" if start else ""
+    return {entry.path.removeprefix(start): entry for entry in listing.entries if entry.path.startswith(start)}
 
 
 def with_companions(listing: Listing, chosen: Candidate) -> list[Entry]:

@@ -48,11 +48,12 @@ class Checked(NamedTuple):
 
     def disk_words(self, row: Row) -> str:
         """What the disk lacks for a row; empty where it is enough."""
-        if self.room is None or row.n_bytes <= self.room:
+        if self.room is None or row.disk_bytes <= self.room:
             return ""
         twice = f", {self.copies} times, since Ollama keeps a copy," if self.copies > 1 else ""
+        making = f", {format_bytes(row.on_the_way)} for what it is made of," if row.on_the_way else ""
         free = format_bytes(self.free_bytes or 0)
-        return f"{row.label} needs {format_bytes(row.n_bytes)}{twice} and {self.folder} has {free} free"
+        return f"{row.label} needs {format_bytes(row.n_bytes)}{twice}{making} and {self.folder} has {free} free"
 
 
 def _folders(candidate: Candidate) -> list[str]:

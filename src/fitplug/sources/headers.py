@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +14,8 @@ from fitplug.formats.safetensors import MAX_HEADER as MAX_SAFETENSORS_HEADER
 from fitplug.repository.grouping import Candidate
 from fitplug.repository.headers import HEAD, Prefix, Sibling, read_like, read_whole
 from fitplug.repository.reference import with_companions
+from fitplug.sources.cache import cache_folder, write_kept
+from fitplug.sources.progress import tell
 
 WORKERS = 6
 VERSION = 1
@@ -25,7 +25,7 @@ ReadSafetensors = Callable[[Sequence[Blob]], Header]
 
 
 class HeaderCache:
-    """Headers by the content they were read from, in the user's cache folder. Losing it costs time, nothing else."""
+    """Headers by the content they were read from."""
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
@@ -41,17 +41,10 @@ class HeaderCache:
             return None
 
     def put(self, entries: Sequence[Entry], header: Header) -> None:
-        """Keep one, whole or not at all; a disk that cannot be written to is no error."""
+        """Keep one, whole or not at all."""
         path = self._path(entries)
-        if path is None:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-                json.dump(header_to_json(header), file)
-            os.replace(file.name, path)  # noqa: PTH105 - both names are text
-        except OSError:
-            return
+        if path is not None:
+            write_kept(path, json.dumps(header_to_json(header)).encode())
 
     def _path(self, entries: Sequence[Entry]) -> Path | None:
         if self.folder is None or not entries or not all(entry.content for entry in entries):
@@ -61,17 +54,15 @@ class HeaderCache:
 
 
 def default_cache() -> HeaderCache:
-    """In the platform's own place for caches."""
-    from platformdirs import user_cache_path
-
-    return HeaderCache(user_cache_path("fitplug") / "headers")
+    """The user's own."""
+    return HeaderCache(cache_folder("headers"))
 
 
 def read_headers(
     listing: Listing,
     wanted: Sequence[Candidate],
     open_file: Callable[[Listing, Entry], Blob],
-    read_safetensors: Callable[[Candidate], Header],
+    read_safetensors: ReadSafetensors,
     cache: HeaderCache,
 ) -> Iterator[tuple[Candidate, Header | FitplugError]]:
     """The header of each candidate, or why it cannot be read, as they come in."""
@@ -97,7 +88,7 @@ class _Reader:
         self,
         listing: Listing,
         open_file: Callable[[Listing, Entry], Blob],
-        read_safetensors: Callable[[Candidate], Header],
+        read_safetensors: ReadSafetensors,
         cache: HeaderCache,
     ) -> None:
         self.listing, self.open_file, self.read_safetensors, self.cache = listing, open_file, read_safetensors, cache
@@ -115,8 +106,8 @@ class _Reader:
         if candidate.missing:
             raise FitplugError(f"{candidate.missing[0]} is not in the repository")
         if candidate.format != "gguf":
-            return self.read_safetensors(candidate)
-        blobs: list[Blob] = [self.open_file(self.listing, entry) for entry in candidate.entries]
+            return self.read_safetensors(prefetched(self._open(with_companions(self.listing, candidate))))
+        blobs = self._open(candidate.entries)
         blobs[1:] = _begun(blobs[1:])
         sibling = self.sibling
         if sibling is not None:
@@ -126,6 +117,9 @@ class _Reader:
         header, found = read_whole(blobs)
         self.sibling = self.sibling or found
         return header
+
+    def _open(self, entries: Sequence[Entry]) -> list[Blob]:
+        return [self.open_file(self.listing, entry) for entry in entries]
 
 
 def _read_for(listing: Listing, candidate: Candidate) -> Sequence[Entry]:
@@ -154,8 +148,12 @@ def fetched_ahead(blobs: Sequence[Blob]) -> Sequence[Blob]:
 
 def prefetched(blobs: Sequence[Blob]) -> list[Blob]:
     """Safetensors files with their headers, and the JSON beside them, fetched side by side: two ranges for each at most."""
+    found: list[Blob] = []
     with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(_with_header, blobs))
+        for blob in pool.map(_with_header, blobs):
+            found.append(blob)
+            tell(f"reading headers: {len(found)} of {len(blobs)} files")
+    return found
 
 
 def _with_header(blob: Blob) -> Blob:

@@ -29,8 +29,9 @@ TOTAL_TIMEOUT = 120.0
 MAX_REDIRECTS = 10
 MAX_JSON_BYTES = 64 * MIB
 RETRY_WAITS = (0.5, 1.0, 2.0)
+MAX_TRYING = 20.0
+"""No further try is begun after this: two stalls are enough to wait for."""
 MAX_RETRY_AFTER = 8.0
-MIN_WINDOW = 64 << 10
 MAX_SKIPPED_BYTES = 64 * MIB
 """From a server that ignores ranges so much is read and thrown away before the wanted bytes, and no more."""
 MAX_DRAINED_BYTES = 4096
@@ -59,7 +60,8 @@ class Http:
     """The hub's own reading of an error answer; None where it has nothing to add."""
     sleep: Callable[[float], None] = time.sleep
     traffic: Traffic = field(default_factory=Traffic)
-    _local: threading.local = field(default_factory=threading.local)
+    _idle: "list[Session]" = field(default_factory=list)
+    """Sessions, each with its connections, that no thread uses just now."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get_json(self, url: str, params: Mapping[str, str] | None = None) -> tuple[Any, Mapping[str, str]]:
@@ -97,11 +99,12 @@ class Http:
 
     def _patiently(self, once: Callable[[], T]) -> T:
         """Try again, with waits, what a broken connection or a busy server spoiled."""
+        start = time.monotonic()
         for wait in RETRY_WAITS:
             try:
                 return once()
             except BrokenError as error:
-                if error.wait > MAX_RETRY_AFTER:
+                if error.wait > MAX_RETRY_AFTER or time.monotonic() - start > MAX_TRYING:
                     raise
                 self.sleep(error.wait or wait)
         return once()
@@ -137,12 +140,12 @@ class Http:
             while size < limit and (chunk := _some(response, min(limit - size, MIB))):
                 parts.append(chunk[: limit - size])
                 size += len(parts[-1])
+                with self._lock:
+                    self.traffic.n_bytes += len(parts[-1])
                 if time.monotonic() > deadline:
                     raise NetworkError(f"{host_of(response.url)} took more than {TOTAL_TIMEOUT:.0f} s for {size} bytes")
         except (RequestException, HTTPError, OSError) as error:
             raise BrokenError(f"{host_of(response.url)} broke off after {size} bytes: {_short(error)}") from None
-        with self._lock:
-            self.traffic.n_bytes += size
         return b"".join(parts)
 
     @contextmanager
@@ -155,17 +158,18 @@ class Http:
         allow: Collection[int] = (),
     ) -> "Iterator[Response]":
         """An answer that is no redirect and no error."""
-        response = self._followed(url, params, extra or {})
-        try:
-            if response.status_code >= 400 and response.status_code not in allow:
-                raise self._error(response, url)
-            yield response
-        finally:
-            _finish(response)
+        with self._session() as session:
+            response = self._followed(session, url, params, extra or {})
+            try:
+                if response.status_code >= 400 and response.status_code not in allow:
+                    raise self._error(response, url)
+                yield response
+            finally:
+                _finish(response)
 
-    def _followed(self, url: str, params: Mapping[str, str] | None, extra: Mapping[str, str]) -> "Response":
+    def _followed(self, session: "Session", url: str, params: Mapping[str, str] | None, extra: Mapping[str, str]) -> "Response":
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._once(url, params, extra)
+            response = self._once(session, url, params, extra)
             target = response.headers.get("Location")
             if response.status_code not in {301, 302, 303, 307, 308} or not target:
                 return response
@@ -176,7 +180,7 @@ class Http:
                 raise NetworkError(f"{host_of(before)} redirects to {scheme}://{host_of(url)}, which is not safe to follow")
         raise NetworkError(f"{host_of(url)} redirects more than {MAX_REDIRECTS} times")
 
-    def _once(self, url: str, params: Mapping[str, str] | None, extra: Mapping[str, str]) -> "Response":
+    def _once(self, session: "Session", url: str, params: Mapping[str, str] | None, extra: Mapping[str, str]) -> "Response":
         from requests import RequestException
 
         headers = dict(extra)
@@ -185,7 +189,7 @@ class Http:
         with self._lock:
             self.traffic.n_requests += 1
         try:
-            return self._session().get(
+            return session.get(
                 url,
                 params=params,
                 headers=headers,
@@ -196,15 +200,21 @@ class Http:
         except RequestException as error:
             raise BrokenError(f"cannot reach {host_of(url)}: {_short(error)}") from None
 
-    def _session(self) -> "Session":
-        session: Session | None = getattr(self._local, "session", None)
-        if session is None:
-            import requests
+    @contextmanager
+    def _session(self) -> "Iterator[Session]":
+        """A session for one thread at a time; those that are given back keep their connections for whoever comes next."""
+        import requests
 
-            session = self._local.session = requests.Session()
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = requests.Session()
             session.auth = _NoAuth()
             session.headers["User-Agent"] = "fitplug"
-        return session
+        try:
+            yield session
+        finally:
+            self._idle.append(session)
 
     def _error(self, response: "Response", url: str) -> FitplugError:
         told = self.explain(response, url) if self.explain else None
@@ -248,75 +258,6 @@ class Ranged:
     """The whole file's length, where the answer says it."""
     url: str
     """Where the redirects ended."""
-
-
-class HttpBlob:
-    """A file behind a URL. Redirects are followed once; later reads go straight to where they led."""
-
-    def __init__(self, http: Http, url: str, name: str, n_bytes: int | None = None, *, page: str = "") -> None:
-        """Make one.
-
-        Args:
-            http: the conversation.
-            url: where the file is asked for.
-            name: the file's.
-            n_bytes: its length, where that is known.
-            page: its address for people and programs, where it is asked for when nothing is at `url`.
-        """
-        self._http, self._url, self._direct, self._name = http, url, "", name
-        self._page = page or url
-        self._size = n_bytes
-        self._window: tuple[int, bytes] = (0, b"")
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return self._name
-
-    @property
-    def url(self) -> str:
-        """Its address, before any redirect."""
-        return self._page
-
-    @property
-    def n_bytes(self) -> int:
-        """Its length, asked for when nobody told."""
-        if self._size is None:
-            self._fetch(0, MIN_WINDOW)
-        if self._size is None:
-            raise NetworkError(f"{host_of(self._url)} does not say how long {self._name} is")
-        return self._size
-
-    def read(self, offset: int, n_bytes: int) -> bytes:
-        """Bytes from `offset`; small reads are served from the last window."""
-        start, data = self._window
-        if not (start <= offset and offset + n_bytes <= start + len(data)):
-            end = offset + max(n_bytes, MIN_WINDOW)
-            end = end if self._size is None else min(end, self._size)
-            if end <= offset:
-                return b""
-            start, data = self._fetch(offset, end - offset)
-        return data[offset - start : offset - start + n_bytes]
-
-    def _fetch(self, offset: int, n_bytes: int) -> tuple[int, bytes]:
-        try:
-            got = self._http.get_range(self._direct or self._url, offset, n_bytes)
-        except (AccessError, NotFoundError) as error:
-            if self._direct:
-                self._direct = ""  # a signed URL that has expired
-            elif self._url != self._page and isinstance(error, NotFoundError):
-                self._url = self._page
-            else:
-                raise
-            got = self._http.get_range(self._url, offset, n_bytes)
-        if got.total is not None and self._size is not None and got.total != self._size:
-            told = f"{got.total} bytes where {self._size} were listed"
-            raise NetworkError(f"{self._name} has {told}: it is changing, try again")
-        self._size = got.total if self._size is None else self._size
-        if origin_of(got.url) != origin_of(self._url):
-            self._direct = got.url
-        self._window = (offset, got.data)
-        return self._window
 
 
 def origin_of(url: str) -> str:

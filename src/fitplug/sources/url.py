@@ -9,7 +9,8 @@ from fitplug.formats.gguf_split import shard_names
 from fitplug.formats.header import Blob
 from fitplug.formats.safetensors_names import CONFIGS, shards_of
 from fitplug.repository.headers import Prefix
-from fitplug.sources.http import Http, HttpBlob
+from fitplug.sources.http import Http
+from fitplug.sources.http_blob import HttpBlob
 
 MAX_SHARDS = 256
 """Each costs a request or more."""
