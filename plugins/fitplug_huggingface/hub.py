@@ -167,7 +167,7 @@ def download_folder() -> str:
 def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> str:
     """Fetch files with the hub's own package, which resumes, verifies and shows progress; the first one's path."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
     try:
         paths = [
@@ -181,6 +181,8 @@ def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> 
             )
             for entry in entries
         ]
+    except GatedRepoError:
+        raise _gated(listing.repository, endpoint()) from None
     except (HfHubHTTPError, OSError) as error:
         raise NetworkError(
             f"downloading from {listing.repository} failed: {str(error).strip().splitlines()[0][:160]}"
@@ -193,7 +195,7 @@ def _explain(response: "Response", url: str) -> FitplugError | None:
     code = response.headers.get("X-Error-Code", "")
     name = _repository_of(url)
     if code == "GatedRepo":
-        return AccessError(f"{name} is gated: accept its terms on {host_of(url)}, then set HF_TOKEN")
+        return _gated(name, url)
     if code == "RevisionNotFound":
         return NotFoundError(f"{name} has no such revision")
     if code == "EntryNotFound":
@@ -205,6 +207,10 @@ def _explain(response: "Response", url: str) -> FitplugError | None:
             return AccessError(f"{host_of(url)} does not accept the token: is HF_TOKEN still valid?")
         return AccessError(f"no repository {name} on {host_of(url)}, or it is private: set HF_TOKEN to look")
     return None
+
+
+def _gated(name: str, url: str) -> AccessError:
+    return AccessError(f"{name} is gated: accept its terms on {host_of(url)}, then set HF_TOKEN")
 
 
 def _repository_of(url: str) -> str:

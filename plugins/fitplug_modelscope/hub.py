@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundErro
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
 from fitplug.repository.reference import Reference, is_revision, open_reference, parse_reference, stays_inside
-from fitplug.sources.headers import fetched_ahead
+from fitplug.sources.headers import WORKERS, fetched_ahead
 from fitplug.sources.http import BrokenError, Http, host_of, origin_of
 from fitplug.sources.http_blob import HttpBlob
 from fitplug.sources.kept import kept_listing
+from fitplug.sources.progress import tell
 
 if TYPE_CHECKING:
     from requests import Response
@@ -115,9 +117,21 @@ def _walk(http: Http, reference: Reference, revision: str, root: str, notes: lis
     if len(files) >= LISTING_CAP:
         notes.append(f"the hub lists only the first {LISTING_CAP} files of '{root or reference.repository}'")
     yield from _entries(files, notes)
-    for item in files:
-        if item.get("Type") == "tree" and isinstance(item.get("Path"), str) and item["Path"] != root and depth < MAX_DEPTH:
-            yield from _walk(http, reference, revision, item["Path"], notes, depth + 1)
+    if depth >= MAX_DEPTH:
+        return
+    paths = [item.get("Path") for item in files if item.get("Type") == "tree"]
+    folders = [path for path in paths if isinstance(path, str) and path != root]
+
+    def below(folder: str) -> Sequence[Entry]:
+        return list(_walk(http, reference, revision, folder, notes, depth + 1))
+
+    pool = ThreadPoolExecutor(1 if depth else WORKERS)  # side by side in one level alone: there may be many
+    try:
+        for n, found in enumerate(pool.map(below, folders), 1):
+            tell(f"listing {reference.repository}: {n} of {len(folders)} folders")
+            yield from found
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _listed(http: Http, reference: Reference, revision: str, root: str, *, recursive: bool) -> list[dict[str, Any]]:

@@ -35,8 +35,36 @@ def test_a_private_repository(hub, fails, scheme):
 def test_a_gated_repository(hub, fails):
     """It can be listed, not read."""
     hub.add("team/gated", GGUF, gated=True)
-    assert "gated: accept its terms" in fails("show", "hf:team/gated")
+    for command in ("show", "check", "auto"):
+        assert "gated: accept its terms" in fails(command, "hf:team/gated")
     assert "private or gated" in fails("show", "modelscope:team/gated")
+
+
+@pytest.mark.parametrize("fault", ["503", "drop", "403"])
+@pytest.mark.parametrize("name", ["Model-Q4_K_M.gguf", "model.safetensors"])
+def test_a_repository_of_which_no_file_can_be_had_is_no_page_that_says_none_fits(hub, fails, scheme, fault, name):
+    """Nothing is known of it."""
+    hub.add("team/model", {name: b"GGUF" + b"\1" * 200_000, "config.json": b"{}"})
+    hub.faults["cdn"] = [f"{fault}*"]
+    fails("check", f"{scheme}:team/model")
+
+
+def test_a_file_that_cannot_be_had_beside_one_that_can_is_a_note(hub, gguf, run, scheme):
+    """The other one is planned."""
+    hub.add("team/model", {"Model-Q4_K_M.gguf": gguf("gemma-3-4b")} | {"Model-Q8_0.gguf": b"GGUF" + b"\1" * 200_000})
+
+    def instead(handler):
+        if "Q8_0" not in handler.path:
+            return False
+        handler.begin()
+        handler.send(403)
+        return True
+
+    hub.instead = instead
+    ran = run("check", f"{scheme}:team/model", "--gpu", "RTX 4060")
+    assert ran.status == 0
+    assert "1 of 1 fit" in ran.out
+    assert "Q8_0: 127.0.0.1 refuses access" in ran.out or "Q8_0: localhost refuses access" in ran.out
 
 
 def test_a_token_that_is_refused(hub, fails, scheme, monkeypatch):

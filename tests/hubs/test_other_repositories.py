@@ -1,5 +1,7 @@
 """Repositories as people fill them: several things in one, files left over, other orders, things that do not agree."""
 
+import json
+
 import pytest
 
 import formats_support
@@ -102,6 +104,33 @@ def test_a_first_shard_without_tensors_is_one_of_the_model(hub, run, gguf, tmp_p
     row = rows(run, f"{scheme}:team/split")[0]
     assert row["fits"]
     assert run("auto", row["reference"], *CARD).status == 0
+
+
+def test_the_index_of_numbered_files_is_not_fetched(hub, run, checkpoint, scheme):
+    """It says nothing that their names do not, and has sixty megabytes for the largest models; else it is."""
+    files = checkpoint(3)
+    hub.add("team/numbered", files)
+    assert run("show", f"{scheme}:team/numbered").status == 0
+    assert not any("index.json" in request.path for request in hub.log)
+    hub.add("team/more", files | {"more.safetensors": files["model-00001-of-00003.safetensors"]})
+    assert run("show", f"{scheme}:team/more").status == 0
+    assert any("index.json" in request.path for request in hub.log)
+
+
+def test_how_safetensors_are_stored_is_said_once(hub, run, checkpoint, scheme):
+    """Above the table, whose rows stay short; and what can only be run by others is not called too large."""
+    files = checkpoint()
+    config = json.loads(files["config.json"])
+    quantised = {"quant_method": "fp8", "weight_block_size": [128, 128]}
+    hub.add("team/fp8", files | {"config.json": json.dumps(config | {"quantization_config": quantised}).encode()})
+    out = run("check", f"{scheme}:team/fp8", *CARD).out
+    assert out.count("FP8 safetensors in blocks of 128 x 128") == 1
+    other = json.dumps(config | {"quantization_config": {"quant_method": "awq", "bits": 4}}).encode()
+    hub.add("team/awq", files | {"config.json": other})
+    ran = run("check", f"{scheme}:team/awq", *CARD)
+    assert ran.status == 1
+    assert "no plan for any" in ran.out
+    assert "none fits" not in ran.out
 
 
 def test_shards_that_disagree_are_refused_with_the_reason(hub, run, gguf, tmp_path, scheme):

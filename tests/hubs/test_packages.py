@@ -110,6 +110,14 @@ def test_a_download_that_breaks_is_one_line(filled, scheme):
     assert "Traceback" not in done.stderr
 
 
+def test_a_gated_download_says_what_to_do(filled, scheme):
+    """As all commands do, though here it is the package that is refused."""
+    filled.repositories["team/model"].gated = True
+    done = fitplug("download", f"{scheme}:team/model:Q4_K_M")
+    assert done.returncode == 3
+    assert "gated" in done.stderr.strip().splitlines()[-1]
+
+
 def test_a_disk_that_is_too_small_is_told_before(filled, run, monkeypatch):
     """Nothing is fetched."""
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())

@@ -13,7 +13,7 @@ from fitplug.cli.options import Given, Target, Wish, json_option, settings_optio
 from fitplug.cli.plans import request_of
 from fitplug.cli.progress import Say, progressing
 from fitplug.cli.steps import find_machine, load_registry, with_runner_defaults
-from fitplug.errors import FitplugError, NotFoundError
+from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
 from fitplug.registry import Registry
 from fitplug.units import GIB, MIB
 
@@ -168,6 +168,7 @@ def _check(
     if source.list is None or source.open_file is None:
         raise NotFoundError(f"{source.scheme} cannot be looked into")
     rows: list[Row] = []
+    closed: list[FitplugError] = []
     with progressing(f"looking into {repository}") as say:
         listing = source.list(name)
         found = candidates(listing)
@@ -176,10 +177,14 @@ def _check(
             raise NotFoundError(_no_model(repository, listing, found))
         headers = read_headers(listing, models, source.open_file, partial(read_header, registry=registry), default_cache())
         for n, (candidate, header) in enumerate(headers, 1):
-            say(f"looking into {repository}: {n} of {len(models)} models, {candidate.label or candidate.name}")
+            say(f"looking into {repository}: {n} of {len(models)} models")
+            if isinstance(header, (AccessError, NetworkError)):
+                closed.append(header)
             if not isinstance(header, FitplugError):
                 header = with_beside(header, listing, candidate, source.open_file, most_bytes)  # noqa: PLW2901 - the same one, with more
             rows += _rows(repository, candidate, header, models, question, say)
+    if len(closed) == len(models):  # then nothing is known of any
+        raise closed[0]
     order = {id(candidate): n for n, candidate in enumerate(models)}
     rows.sort(key=lambda row: (order[id(row.candidate)], bool(row.quant), -row.n_bytes if row.quant else 0))
     others = [candidate for candidate in found if candidate.role != Role.MODEL]
@@ -206,7 +211,7 @@ def _rows(
     from fitplug.repository.advice import Row
 
     reference = _reference(repository, candidate, models)
-    label = candidate.label or candidate.name
+    label = candidate.label or ("safetensors" if candidate.name == "." else candidate.name)
     if isinstance(header, FitplugError):
         return [Row(reference, label, candidate, candidate.n_bytes, None, None, str(header))]
     if header.format == "gguf":

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from threading import Event
 
 PATIENCE = 0.5
+_SPINNER = 3
+"""Columns that the turning sign takes, and the last one, which would wrap."""
 Say = Callable[[Words], None]
 
 
@@ -46,13 +48,18 @@ def _show(words: list[Words], done: "Event") -> None:
     if done.wait(PATIENCE):
         return
     from rich.console import Console
-    from rich.markup import escape
+    from rich.text import Text
 
-    def line() -> str:
-        now = words[0]
-        return escape(now if isinstance(now, str) else now())
+    from fitplug.render.text import one_line
 
     console = Console(stderr=True)
+
+    def line() -> Text:
+        now = words[0]
+        text = Text(one_line(now if isinstance(now, str) else now()))
+        text.truncate(console.width - _SPINNER, overflow="ellipsis")
+        return text
+
     with console.status(line()) as status:
         while not done.wait(0.1):
             status.update(line())

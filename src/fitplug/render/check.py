@@ -63,9 +63,8 @@ def _repository(one: Checked, advice: Advice | None) -> list[Block]:
         ),
     ]
     if any(row.quant for row in one.rows):
-        blocks.append(
-            Line(f"safetensors: the rows below are what llama.cpp's own tools would make of them{_give(one)}", "quiet")
-        )
+        kinds = ", ".join(dict.fromkeys(one_line(row.label) for row in one.rows if _is_stored(row)))
+        blocks.append(Line(f"{kinds}; in the other rows what llama.cpp's own tools would make of them{_give(one)}", "quiet"))
     blocks.append(_table(one.rows, advice))
     if advice is not None:
         blocks.append(Line(f"take {_shown(advice.row, one.rows)}: {one_line(advice.reason)}", "good"))
@@ -95,13 +94,23 @@ def _table(rows: Sequence[Row], advice: Advice | None) -> Table:
 def _shown(row: Row, rows: Sequence[Row]) -> str:
     """What a row is called: its quant, and where others have the same one the file."""
     same = sum(other.label == row.label for other in rows) > 1
-    return shortened(row.candidate.name if same else row.label, 44)
+    return shortened(row.candidate.name if same else _short_label(row), 44)
+
+
+def _is_stored(row: Row) -> bool:
+    """Whether it is what lies there, for other programs."""
+    return row.problem == AS_IT_IS
+
+
+def _short_label(row: Row) -> str:
+    """That a row is safetensors, and how they are stored, the line above the table says."""
+    return row.label.partition(" safetensors")[0] if _is_stored(row) else row.label
 
 
 def _row(row: Row, name: str) -> tuple[str, ...]:
     cells = name, format_bytes(row.n_bytes), f"{row.bits:.2f}" if row.bits else "", row.quality
     if row.plan is None:
-        return *cells, "unknown" if row.header is None or row.problem != AS_IT_IS else "", "", ""
+        return *cells, "" if _is_stored(row) else "unknown", "", ""
     if not row.fits:
         return *cells, "no", "", ""
     speed = row.plan.speed.generation if row.plan.speed else None
@@ -117,7 +126,7 @@ def _place(row: Row) -> str:
 
 
 def _notes(one: Checked, advice: Advice | None) -> list[str]:
-    notes = [f"{row.label}: {row.problem}" for row in one.rows if row.problem and row.problem != AS_IT_IS]
+    notes = [f"{row.label}: {row.problem}" for row in one.rows if row.problem and not _is_stored(row)]
     notes += [f"{c.name}: {c.missing[0]} is missing" for c in one.others if c.missing]
     if advice is not None and one.disk_words(advice.row):
         notes.append(one.disk_words(advice.row))

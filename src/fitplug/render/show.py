@@ -172,10 +172,10 @@ def _as_gguf(header: Header, model: Model | str) -> "Sequence[Size]":
 def _gguf_table(files: "Sequence[Size]") -> Table:
     rows = [
         (one.file_type, f"{one.n_bytes:,}" if one.exact else f"about {one.n_bytes:,}", format_bytes(one.n_bytes),
-         "" if one.exact else f"{one.low:,} to {one.high:,}")
+         "" if one.exact else f"{max(one.high - one.n_bytes, one.n_bytes - one.low):,}")
         for one in files
     ]  # fmt: skip
-    return Table("as GGUF", ("file type", ">bytes", ">size", "range"), rows)
+    return Table("as GGUF", ("file type", ">bytes", ">size", ">give or take"), rows)
 
 
 def _doubts(model: Model | str, files: "Sequence[Size]") -> list[str]:

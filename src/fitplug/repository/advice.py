@@ -8,6 +8,7 @@ from fitplug.formats.header import Header
 from fitplug.memory.records import HOST, Kind
 from fitplug.planner.records import Goal, Plan
 from fitplug.repository.grouping import Candidate
+from fitplug.units import format_tokens
 
 QUALITY = ((15.5, "as trained"), (8.2, "no loss to see"), (6.3, "next to no loss"), (5.3, "very small loss"),
            (4.6, "small loss"), (4.1, "some loss"), (3.7, "clear loss"), (3.2, "large loss"),
@@ -121,14 +122,14 @@ def advise(rows: Sequence[Row], goal: Goal, free_bytes: int | None = None) -> Ad
 def _by_goal(rows: Sequence[Row], goal: Goal) -> Advice:
     if goal == "quality":
         best = max(rows, key=lambda row: (min(row.bits, 17), row.place == "gpu", row.n_ctx, -row.n_bytes))
-        return Advice(best, f"the most bits per weight that fit: {_facts(best)}")
+        return Advice(best, f"the most bits per weight that fit ({_facts(best)})")
     usable = [row for row in rows if row.bits >= USABLE] or list(rows)
     if goal == "context":
         best = max(usable, key=lambda row: (row.n_ctx, _counted(row), -row.n_bytes))
-        return Advice(best, f"the longest context: {_facts(best)}")
+        return Advice(best, f"the longest context ({_facts(best)})")
     if goal == "speed":
         best = max(usable, key=lambda row: (_rank(row), row.tokens_per_s, -row.n_bytes))
-        return Advice(best, f"the fastest one with no more than some loss: {_facts(best)}")
+        return Advice(best, f"the fastest one with no more than some loss ({_facts(best)})")
     return _balanced(rows, usable)
 
 
@@ -137,10 +138,10 @@ def _balanced(rows: Sequence[Row], usable: Sequence[Row]) -> Advice:
     if whole:
         best = max(whole, key=lambda row: (row.bits >= GOOD, row.n_ctx >= _wanted(row), _counted(row), row.n_ctx, -row.n_bytes))
         words = _why(best, whole)
-        return Advice(best, f"{words}: {_facts(best)}")
+        return Advice(best, f"{words} ({_facts(best)})")
     # from the host's memory every byte costs time: the smallest that is still good
     best = min(usable, key=lambda row: (-row.tokens_per_s, row.n_bytes))
-    return Advice(best, f"not wholly on a GPU, so the fastest one without large loss: {_facts(best)}")
+    return Advice(best, f"not wholly on a GPU, so the fastest one without large loss ({_facts(best)})")
 
 
 def _why(best: Row, whole: Sequence[Row]) -> str:
@@ -166,7 +167,7 @@ def _rank(row: Row) -> int:
 
 
 def _facts(row: Row) -> str:
-    return f"{row.bits:.2f} bits per weight with {row.n_ctx} tokens of context"
+    return f"{row.bits:.2f} bits per weight with {format_tokens(row.n_ctx)} tokens of context"
 
 
 def best_of(advice: Sequence[Advice]) -> Advice | None:

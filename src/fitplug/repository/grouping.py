@@ -58,6 +58,8 @@ _LABEL = re.compile(
     re.IGNORECASE,
 )
 _DRAFT = re.compile(r"(^|[-_/.])(mtp|eagle3|dflash|dspark|draft)([-_/.]|$)", re.IGNORECASE)
+_MAX_NAME = 60
+"""Of a file in a message."""
 _BESIDE = re.compile(r"consolidated\b|adapter")
 """Of a folder's safetensors those that are its model once more in Mistral's own form, or something put on it."""
 
@@ -158,7 +160,8 @@ def select(listing: Listing, wanted: str) -> Candidate:
     if not wanted:
         if len(models) == 1:
             return models[0]
-        raise NotFoundError(_choices(listing, models, "holds no model" if not models else "holds several models: name one"))
+        several = "holds several models: name one (fitplug check says which fit)"
+        raise NotFoundError(_choices(listing, models, several if models else "holds no model"))
     by_path = [c for c in all_of_them if wanted == c.name or any(wanted == e.path for e in c.entries)]
     by_file = [c for c in all_of_them if any(wanted == e.path.rpartition("/")[2] for e in c.entries)]
     labelled = by_path or by_file or [c for c in models if c.label.lower() == wanted.lower()]
@@ -173,6 +176,7 @@ def select(listing: Listing, wanted: str) -> Candidate:
 def _choices(listing: Listing, models: Sequence[Candidate], problem: str) -> str:
     names = [c.label or c.name for c in models]
     names = names if len(set(names)) == len(names) else [c.name for c in models]
-    shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    shown = ", ".join(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…" for name in names[:12])
+    shown += f" and {len(names) - 12} more" if len(names) > 12 else ""
     note = f" ({listing.notes[0]})" if listing.notes else ""
     return f"{listing.repository} {problem}" + (f"; there is: {shown}" if names else "") + note

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fitplug.errors import FitplugError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
-from fitplug.formats.safetensors_names import CONFIG, CONFIGS, is_beside, is_downloaded
+from fitplug.formats.safetensors_names import CONFIG, CONFIGS, INDEX, is_beside, is_downloaded, shards_of
 from fitplug.repository.grouping import Candidate, select
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_.][A-Za-z0-9_.-]{0,127}")
@@ -87,11 +87,16 @@ def _below(listing: Listing, chosen: Candidate) -> Mapping[str, Entry]:
 
 
 def with_companions(listing: Listing, chosen: Candidate) -> list[Entry]:
-    """The candidate's files, and for safetensors the JSON files of the same folder that describe them."""
+    """The candidate's files, and for safetensors the JSON files of the same folder that describe them.
+
+    The index, which may have sixty megabytes, is one of them only where the files' names do not say which belong together.
+    """
     if chosen.missing:
         raise FitplugError(f"{listing.repository} lacks {chosen.missing[0]}, a part of {chosen.name}")
     if chosen.format != "safetensors":
         return list(chosen.entries)
     folder = chosen.entries[0].path.rpartition("/")[0]
-    names = {f"{folder}/{name}".lstrip("/") for name in (*CONFIGS, "model.safetensors.index.json")}
+    own = [entry.path.rpartition("/")[2] for entry in chosen.entries]
+    index = () if sorted(own) == sorted(shards_of(own[0])) else (f"model{INDEX}",)
+    names = {f"{folder}/{name}".lstrip("/") for name in (*CONFIGS, *index)}
     return [*chosen.entries, *(entry for entry in listing.entries if entry.path in names)]

@@ -330,5 +330,5 @@ def _short(error: Exception) -> str:
         if inner is None:
             break
         cause = inner
-    text = str(cause).rpartition(">: ")[2] or type(cause).__name__
+    text = re.sub(r"^HTTPS?Connection\w*\(.*?\): ", "", str(cause).rpartition(">: ")[2]) or type(cause).__name__
     return text[:120]
