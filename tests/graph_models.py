@@ -5,7 +5,7 @@ import truth_support as truth
 from fitplug.model.describe import describe
 
 LATENT = truth.Answers("latent")
-NOT_DEEPENED = ("t5", "wavtokenizer", "pockettts")
+NOT_DEEPENED = ("t5", "wavtokenizer", "pockettts", "hrm_text")
 """Which number their blocks in ways of their own."""
 DRAFTS = ("eagle3", "dflash", "dspark")
 """Which run beside a target only."""

@@ -15,11 +15,15 @@ def model(name, times=1):
     return describe(truth.header_of(deepened(RECURRENT.models[name], times)))
 
 
+PER_LAYER = {"per_layer_token_embd.weight": 0, "per_layer_model_proj.weight": 1}
+"""Which of their sides has a part for each layer."""
+
+
 def deepened(model, times):
     """The model with more layers, as its makers could have trained it.
 
     Layers without experts stay at the front, and so does the first one where layers have no period. Per-layer embeddings,
-    which are listed by the numbers of their layers, are not repeated.
+    which are listed by the numbers of their layers, are not repeated; one matrix with a part for each layer grows with them.
     """
     architecture = model["metadata"]["general.architecture"]
     value = {key.removeprefix(f"{architecture}."): value for key, value in model["metadata"].items()}
@@ -41,4 +45,11 @@ def deepened(model, times):
         if i < n or not rest.startswith("ple_")
     ]
     metadata[f"{architecture}.block_count"] = len(order)
-    return {**model, "metadata": metadata, "tensors": blocks[-1] + repeated}
+    outside = [[name, type_, _for_layers(name, shape, n, len(order))] for name, type_, shape in blocks[-1]]
+    return {**model, "metadata": metadata, "tensors": outside + repeated}
+
+
+def _for_layers(name, shape, before, after):
+    """The shape of a tensor outside the layers when they are more."""
+    side = PER_LAYER.get(name)
+    return [n // before * after if i == side else n for i, n in enumerate(shape)]

@@ -19,6 +19,7 @@ from fitplug.model.file_types import file_type
 from fitplug.model.hparams import read_hparams
 from fitplug.model.hparams_record import Hparams
 from fitplug.model.layers import build_layers, memory_kind
+from fitplug.model.loader import refusal
 from fitplug.model.other_files import other_than_model
 from fitplug.model.reading import Keys
 from fitplug.model.records import Model
@@ -82,6 +83,10 @@ def _model(keys: Keys, row: Row, assumptions: tuple[str, ...]) -> Model:
     _check_tensors(keys)
     h = read_hparams(keys, row)
     header = keys.header
+    if header.format == "gguf" and header.tensors and not assumptions and not keys.refusals:
+        unloadable = refusal(row.name, header, h)
+        if unloadable is not None:
+            keys.refuse(unloadable)
     name = header.metadata.get("general.name")
     return Model(
         architecture=row.name, name=name if isinstance(name, str) else row.name, header=header, known=not assumptions,

@@ -180,7 +180,7 @@ def _embeddings(keys: Keys, row: Row, h: Hparams) -> None:
         h.n_embd_inp = h.n_embd_out
     target_layers = len(keys.array("target_layers") or ()) if row.encoder else 0
     h.extra["n_embd_inp_enc"] = target_layers * h.extra.get("target_hidden_size", h.n_embd) or h.n_embd_inp
-    h.sections = keys.per_layer("rope.dimension_sections", 4)
+    h.sections = keys.per_layer("rope.dimension_sections", 4, signed=True)
     h.extra["token_shift_count"] = keys.u32("token_shift_count", 2)
 
 

@@ -66,8 +66,11 @@ class Keys:
             return default
         return value  # type: ignore[return-value] # `fits` has just looked at it
 
-    def per_layer(self, key: str, n: int, default: int = 0) -> tuple[int, ...]:
-        """A number for each of `n` layers: one for all, or an array of exactly `n` (get_key_or_arr)."""
+    def per_layer(self, key: str, n: int, default: int = 0, *, signed: bool = False) -> tuple[int, ...]:
+        """A number for each of `n` layers: one for all, or an array of exactly `n` (get_key_or_arr<uint32_t>).
+
+        An array's negative numbers are very large ones to llama.cpp, but for those that it reads as `signed`.
+        """
         value = self.value(key)
         if not isinstance(value, (tuple, Skipped)):
             return (self.u32(key, default),) * n
@@ -75,8 +78,8 @@ class Keys:
         if found is None or len(found) != n:
             length = value.length if isinstance(value, Skipped) else len(value)
             self.refuse(f"the key {self.full(key)} has {length} entries where {n} are expected")
-            return ((found or (default,)) + (default,) * n)[:n]
-        return found
+            found = ((found or (default,)) + (default,) * n)[:n]
+        return found if signed else tuple(v & MAX_U32 for v in found)
 
     def array(self, key: str, most: int = MAX_LAYERS) -> tuple[int, ...] | None:
         """An array of at most `most` whole numbers or bools (get_arr); None where there is none."""
