@@ -39,6 +39,9 @@ def make_model(*, n_layer=32, n_embd=4096, n_ff=14336, n_vocab=128256, n_ctx_tra
         shapes |= {f"{blk}attn_norm.weight": (n_embd,), f"{blk}attn_q.weight": (n_embd, n_embd),
                    f"{blk}attn_k.weight": (n_embd, kv), f"{blk}attn_v.weight": (n_embd, kv),
                    f"{blk}attn_output.weight": (n_embd, n_embd), f"{blk}ffn_norm.weight": (n_embd,)}  # fmt: skip
+        if arch == "gemma3":
+            shapes |= {f"{blk}attn_q_norm.weight": (128,), f"{blk}attn_k_norm.weight": (128,),
+                       f"{blk}post_attention_norm.weight": (n_embd,), f"{blk}post_ffw_norm.weight": (n_embd,)}  # fmt: skip
         many, tail = ((n_expert,), "_exps") if n_expert else ((), "")
         if n_expert:
             shapes[f"{blk}ffn_gate_inp.weight"] = (n_embd, n_expert)

@@ -15,7 +15,8 @@ def model(name, times=1):
     return describe(truth.header_of(deepened(RECURRENT.models[name], times)))
 
 
-PER_LAYER = {"per_layer_token_embd.weight": 0, "per_layer_model_proj.weight": 1}
+PROJECTION = "per_layer_model_proj.weight"
+PER_LAYER = {"per_layer_token_embd.weight": 0, PROJECTION: 1}
 """Which of their sides has a part for each layer."""
 
 
@@ -45,7 +46,8 @@ def deepened(model, times):
         if i < n or not rest.startswith("ple_")
     ]
     metadata[f"{architecture}.block_count"] = len(order)
-    outside = [[name, type_, _for_layers(name, shape, n, len(order))] for name, type_, shape in blocks[-1]]
+    before, after = (n, len(order)) if any(name == PROJECTION for name, *_ in blocks[-1]) else (1, 1)
+    outside = [[name, type_, _for_layers(name, shape, before, after)] for name, type_, shape in blocks[-1]]
     return {**model, "metadata": metadata, "tensors": outside + repeated}
 
 

@@ -15,7 +15,7 @@ from fitplug.memory.clip_graph import ClipGraph
 from fitplug.memory.clip_model import AUDIO_FRAMES, MAX_LAYERS, SECTIONS, WARM_UPS, ClipModel
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.devices import cpu_backend, device_backends
-from fitplug.memory.graph.errors import UnknownGraphError
+from fitplug.memory.graph.errors import ShapesAbortError, UnknownGraphError
 from fitplug.memory.graph.program import GraphAllocator
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import Buffer
@@ -143,7 +143,7 @@ class _Encoder:
             return found
         try:
             sizes = self._reserve()
-        except (UnknownGraphError, ArithmeticError):
+        except (UnknownGraphError, ShapesAbortError, ArithmeticError):
             source = f"{self.what}'s compute, by formula"
             return [*found, Part(self.device, Kind.COMPUTE, formula(self.header), Basis.MODELLED, source)]
         basis = Basis.EXACT if self.exact else Basis.MODELLED

@@ -1,5 +1,11 @@
 """What can go wrong in drawing a graph; the caller falls back to a formula."""
 
+from fitplug.errors import RefusedError
+
 
 class UnknownGraphError(LookupError):
     """Nobody has drawn this architecture's graph, or the file lacks what it draws with."""
+
+
+class ShapesAbortError(RefusedError):
+    """ggml's own check of an operation's shapes fails: llama.cpp aborts."""

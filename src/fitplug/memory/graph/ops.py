@@ -3,8 +3,13 @@
 What changes neither a shape nor whether a backend can compute it (scales, epsilons, frequencies) is left out, so
 `ggml_rope_ext(ctx, a, pos, c, n_rot, …)` is `rope_ext(a, pos, c)` and `ggml_scale(ctx, a, s)` is `scale(a)`. Import the
 module as `ggml`.
+
+Where ggml asserts that shapes fit together, so does this: a model whose header makes llama.cpp abort is refused.
 """
 
+from typing import NoReturn
+
+from fitplug.memory.graph.errors import ShapesAbortError
 from fitplug.memory.graph.tensor import (
     BLOCKS,
     Shape,
@@ -22,6 +27,19 @@ __all__ = ["is_contiguous", "nelements", "new_input", "new_tensor", "row_size"]
 def _onto(op: str, a: Tensor, src: list[Tensor | None]) -> Tensor:
     """A result that is written into `a`'s own memory (ggml_view_tensor)."""
     return Tensor(op, a.type, a.ne, src, a.nb, a)
+
+
+def _abort(assertion: str, *operands: Tensor) -> NoReturn:
+    shapes = ", ".join("x".join(map(str, t.ne)) for t in operands)
+    raise ShapesAbortError(f"llama.cpp aborts on these numbers of heads and widths: GGML_ASSERT({assertion}), {shapes}")
+
+
+def _binary(op: str, a: Tensor, b: Tensor) -> Tensor:
+    """ggml_add_impl and its like: `b` is repeated."""
+    an, bn = a.ne, b.ne
+    if an != bn and (an[0] % bn[0] or an[1] % bn[1] or an[2] % bn[2] or an[3] % bn[3]):
+        _abort("ggml_can_repeat(b, a)", a, b)
+    return Tensor(op, a.type, an, [a, b])
 
 
 # Elementwise: one source
@@ -181,7 +199,7 @@ def fill(a: Tensor) -> Tensor:
 
 def add(a: Tensor, b: Tensor) -> Tensor:
     """ggml_add."""
-    return Tensor("ADD", a.type, a.ne, [a, b])
+    return _binary("ADD", a, b)
 
 
 def add_inplace(a: Tensor, b: Tensor) -> Tensor:
@@ -196,17 +214,17 @@ def add_id(a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
 
 def sub(a: Tensor, b: Tensor) -> Tensor:
     """ggml_sub."""
-    return Tensor("SUB", a.type, a.ne, [a, b])
+    return _binary("SUB", a, b)
 
 
 def mul(a: Tensor, b: Tensor) -> Tensor:
     """ggml_mul."""
-    return Tensor("MUL", a.type, a.ne, [a, b])
+    return _binary("MUL", a, b)
 
 
 def div(a: Tensor, b: Tensor) -> Tensor:
     """ggml_div."""
-    return Tensor("DIV", a.type, a.ne, [a, b])
+    return _binary("DIV", a, b)
 
 
 def glu(a: Tensor, b: Tensor | None = None, kind: str = "swiglu") -> Tensor:
@@ -292,12 +310,16 @@ def arange(n: int) -> Tensor:
 
 def mul_mat(a: Tensor, b: Tensor) -> Tensor:
     """ggml_mul_mat."""
-    bn = b.ne
-    return Tensor("MUL_MAT", "f32", (a.ne[1], bn[1], bn[2], bn[3]), [a, b])
+    an, bn = a.ne, b.ne
+    if an[0] != bn[0] or bn[2] % an[2] or bn[3] % an[3]:
+        _abort("ggml_can_mul_mat(a, b)", a, b)
+    return Tensor("MUL_MAT", "f32", (an[1], bn[1], bn[2], bn[3]), [a, b])
 
 
 def mul_mat_id(as_: Tensor, b: Tensor, ids: Tensor) -> Tensor:
     """ggml_mul_mat_id."""
+    if as_.ne[0] != b.ne[0]:
+        _abort("as->ne[0] == b->ne[0]", as_, b)
     return Tensor("MUL_MAT_ID", "f32", (as_.ne[1], ids.ne[0], b.ne[2], 1), [as_, b, ids])
 
 
@@ -312,6 +334,8 @@ def flash_attn_ext(
     n_kv_max: int = 0,
 ) -> Tensor:
     """ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks and ggml_flash_attn_ext_set_n_kv_max."""
+    if k.ne[0] != q.ne[0] or q.ne[2] % k.ne[2] or q.ne[3] != k.ne[3]:
+        _abort("ggml_can_mul_mat(k, q)", k, q)
     t = Tensor("FLASH_ATTN_EXT", "f32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), [q, k, v, mask, sinks])
     t.param = (max_bias, logit_softcap, n_kv_max)
     return t
@@ -357,6 +381,8 @@ def argmax(a: Tensor) -> Tensor:
 
 def reshape(a: Tensor, ne0: int, ne1: int = 1, ne2: int = 1, ne3: int = 1) -> Tensor:
     """ggml_reshape_1d … _4d."""
+    if nelements(a) != ne0 * ne1 * ne2 * ne3:
+        _abort(f"ggml_nelements(a) == {ne0}*{ne1}*{ne2}*{ne3}", a)
     block, size = BLOCKS[a.type]
     nb1 = ne0 // block * size
     nb2 = nb1 * ne1
