@@ -7,7 +7,6 @@ be there and is not, one of another shape, and one that nothing asked for (done_
 not known here ends the run without one: nothing is refused that llama.cpp might load.
 """
 
-import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +29,7 @@ OPERATIONS: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": add, "-": sub, "*": mul, "/": floordiv, "%": mod, "|": or_, "&": and_,
     "==": eq, "!=": ne, "<": lt, ">": gt, "<=": le, ">=": ge, "max": max,
 }  # fmt: skip
+DATA = __file__.removesuffix("loader.py") + "loaders.txt"
 PARTS = ("reads", "before", "load", "graph")
 WORD = re.compile(r'[()]|"[^"]*"|[^\s()"]+')
 SCALES = (".scale", ".input_scale")
@@ -68,7 +68,7 @@ def refusal(name: str, header: Header, h: Hparams) -> str | None:
 
 def _program(name: str) -> Mapping[str, Code] | None:
     """The architecture's line of the data, which alone is read."""
-    with open(os.path.join(os.path.dirname(__file__), "loaders.txt"), encoding="utf-8") as file:  # noqa: PTH118, PTH120, PTH123 - a start has no time for pathlib
+    with open(DATA, encoding="utf-8") as file:  # noqa: PTH123 - a start has no time for pathlib
         data = file.read()
     front = f"\n{name} "
     start = data.find(front)
