@@ -13,6 +13,12 @@ CANNOT_EXPRESS = (
 """No PARAMETER says these. Most can be said for all models at once by LLAMA_ARG_* in the server's environment, which its
 llama-server inherits (llm/llama_server.go); that is no place for one model's plan."""
 
+OLDER = (
+    "deepseekocr", "gemma3", "gemma3n", "gemma4", "glm4moelite", "glmocr", "gptoss", "laguna", "lfm2", "llama4", "mistral3",
+    "nemotron_h_moe", "nemotron_h_omni", "olmo3", "qwen25vl", "qwen35", "qwen35moe", "qwen3next", "qwen3vl", "qwen3vlmoe",
+)  # fmt: skip
+"""Architectures of which its library has files in an older form (older.py)."""
+
 
 @hookimpl
 def fitplug_runners() -> Iterable[Runner]:
@@ -51,5 +57,5 @@ def fitplug_sources() -> Iterable[Source]:
 
 @hookimpl
 def fitplug_architectures() -> Iterable[Architecture]:
-    """Names that Ollama's own converters gave to architectures of llama.cpp's."""
-    yield Architecture(names=("gptoss", "qwen25vl"), describe=Later("fitplug_ollama.older:understand"))
+    """Those that Ollama's own converters wrote in another form than llama.cpp's."""
+    yield Architecture(names=OLDER, describe=Later("fitplug_ollama.older:understand"))
