@@ -51,7 +51,10 @@ def fitplug_exporters() -> Iterable[Exporter]:
 def fitplug_sources() -> Iterable[Source]:
     """Models that Ollama has already."""
     yield Source(
-        scheme="ollama", help="a model in Ollama's store: ollama:NAME[:TAG]", open=Later("fitplug_ollama.store:open_model")
+        scheme="ollama",
+        help="a model in Ollama's store: ollama:NAME[:TAG]",
+        open=Later("fitplug_ollama.store:open_model"),
+        notes=Later("fitplug_ollama.store:loaded_beside"),
     )
 
 

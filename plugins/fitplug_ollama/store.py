@@ -4,11 +4,13 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from fitplug.errors import AccessError, NotFoundError, UnreadableError
+from fitplug.errors import AccessError, FitplugError, NotFoundError, UnreadableError
 from fitplug.formats.header import Blob
+from fitplug.quoting import quote_sh
 from fitplug.sources.local import LocalFile
 from fitplug_ollama.names import Name, parse_name
 
@@ -16,6 +18,11 @@ _MOST = 1 << 20
 """A manifest has some kilobytes."""
 _MODEL = "application/vnd.ollama.image.model"
 _TENSOR = "application/vnd.ollama.image.tensor"
+_BESIDE = {
+    "application/vnd.ollama.image.projector": ("a projector", "--mmproj"),
+    "application/vnd.ollama.image.adapter": ("an adapter", "--lora"),
+}
+"""What is loaded with the model, and how fitplug is told to count it."""
 _DIGEST = re.compile(r"sha256[:-]([0-9a-fA-F]{64})")
 
 
@@ -28,9 +35,7 @@ def open_model(reference: str) -> Sequence[Blob]:
         AccessError: the store belongs to the system's own user.
     """
     name = parse_name(reference)
-    manifest = read_manifest(name)
-    listed = manifest.get("layers")
-    layers = [layer for layer in listed if isinstance(layer, dict)] if isinstance(listed, list) else []
+    layers = _layers(name)
     digests = [layer.get("digest") for layer in layers if layer.get("mediaType") == _MODEL]
     if not digests:
         where = "as safetensors" if any(layer.get("mediaType") == _TENSOR for layer in layers) else "without weights of its own"
@@ -38,6 +43,23 @@ def open_model(reference: str) -> Sequence[Blob]:
     file = LocalFile(str(blob_path(str(digests[-1]))))
     file.name = f"{name.model}-{name.tag}.gguf"
     return (file,)
+
+
+def loaded_beside(reference: str) -> Sequence[str]:
+    """What Ollama loads with a model, which has files of its own."""
+    found = []
+    for layer in _layers(parse_name(reference)):
+        what, flag = _BESIDE.get(str(layer.get("mediaType")), ("", ""))
+        if what:
+            with suppress(FitplugError):  # the model itself is there
+                path = quote_sh(str(blob_path(str(layer.get("digest")))))
+                found.append(f"Ollama loads {what} beside it, which is counted once it is named: {flag} {path}")
+    return found
+
+
+def _layers(name: Name) -> list[dict[str, Any]]:
+    listed = read_manifest(name).get("layers")
+    return [layer for layer in listed if isinstance(layer, dict)] if isinstance(listed, list) else []
 
 
 def stores() -> list[Path]:

@@ -116,6 +116,8 @@ class Source:
     help: str
     open: Callable[[str], Sequence[Blob]]
     """The reference without its scheme → one model's files, in order (a split's shards; config.json beside safetensors)."""
+    notes: Callable[[str], Sequence[str]] | None = None
+    """The same → what else to know of it: what a runner loads beside these files, say."""
     list: Callable[[str], Listing] | None = None
     """For hubs: OWNER/NAME[@REVISION] → its files. What has this can be given to `fitplug check`."""
     open_file: Callable[[Listing, Entry], Blob] | None = None

@@ -78,7 +78,9 @@ def _opened(reference: str, registry: "Registry") -> _Opened:
         if item.record.scheme == scheme and item.record.list is not None and item.record.open_file is not None:
             return _from_hub(item.record, rest, registry)
     blobs = open_blobs(reference, registry)
-    return _Opened(_read_and_close(blobs, registry), blobs[0])
+    header = _read_and_close(blobs, registry)
+    notes = next((item.record.notes for item in registry.sources if item.record.scheme == scheme), None)
+    return _Opened(header if notes is None else replace(header, notes=(*header.notes, *notes(rest))), blobs[0])
 
 
 def _from_hub(source: "Source", rest: str, registry: "Registry") -> _Opened:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import fitplug
+from cli_support import write_model
 from fitplug.errors import AccessError, NetworkError, NotFoundError, UnreadableError
 from fitplug.extension import Export, File
 from fitplug.settings import Settings
@@ -50,6 +52,16 @@ def test_a_model_is_found_by_name_whatever_its_case(store: pathlib.Path):
     (blob,) = open_model("llama3.2")
     assert blob.read(0, 4) == b"GGUF"
     assert blob.name == "llama3.2-latest.gguf"
+
+
+def test_what_is_loaded_beside_a_model_is_a_note_of_its_header(store: pathlib.Path):
+    write_model("llama-3.1-8b", store / "blobs" / f"sha256-{'a' * 64}")
+    (store / "blobs" / f"sha256-{'c' * 64}").write_bytes(b"GGUF")
+    layers = [layer(f"sha256:{'a' * 64}"), layer(f"sha256:{'c' * 64}", "projector"), layer(f"sha256:{'d' * 64}", "adapter")]
+    put(store, "registry.ollama.ai/library/llava/latest", {"schemaVersion": 2, "layers": layers})
+    notes = fitplug.open_model("ollama:llava").header.notes
+    assert [note for note in notes if "--mmproj" in note and str(store / "blobs" / f"sha256-{'c' * 64}") in note]
+    assert not any("--lora" in note for note in notes)  # its file is not there
 
 
 def test_a_missing_model_says_what_is_there(store: pathlib.Path):
