@@ -1,13 +1,14 @@
-"""Requests and bytes of `fitplug check` against the local hubs, beside reading every header in full.
+"""Requests and bytes of `check`, then `auto` or `show` of one model, against the local hubs; each a first and a second time.
 
     python tests/benchmarks/hub_traffic.py
 
 Four repositories: 25 quants of a model with 128k tokens and 280k merges, one of 20 shards, one with projector and draft, one of
-FP8 safetensors.
+FP8 safetensors with a tokenizer.json of ten megabytes.
 """
 
 import contextlib
 import io
+import json
 import os
 import sys
 import tempfile
@@ -43,22 +44,39 @@ def main():
     hub.add("team/beside", {"Model-Q4_K_M.gguf": model, **beside})
     config, tensors = checkpoints.qwen3_30b_a3b()
     config |= {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
-    hub.add("team/fp8", checkpoints.write(folder / "fp8", config, tensors, dtype="F8_E4M3", n_shards=7))
+    files = checkpoints.write(folder / "fp8", config, tensors, dtype="F8_E4M3", n_shards=7)
+    hub.add(
+        "team/fp8", files | {"tokenizer.json": tokenizer(151_936), "tokenizer_config.json": b"{}", "README.md": b"# A model"}
+    )
     with hub.running():
         os.environ |= hub.environment()
-        for name in ("quants", "shards", "beside", "fp8"):
+        for name, model in (("quants", ":Model-07-Q4_K_M.gguf"), ("shards", ""), ("beside", ""), ("fp8", "")):
             for scheme in ("hf", "modelscope"):
                 os.environ["XDG_CACHE_HOME"] = str(folder / scheme)
-                for again in ("first", "again"):
-                    hub.log.clear()
-                    start = time.perf_counter()
-                    with contextlib.redirect_stdout(io.StringIO()):
-                        status = fitplug(["check", f"{scheme}:team/{name}", "--gpu", "RTX 4090"])
-                    n_requests, n_bytes = hub.traffic()
-                    took = time.perf_counter() - start
-                    print(
-                        f"{name:8} {scheme:10} {again:6} {status}: {n_requests:4} requests, {n_bytes:10,} bytes, {took:.0f} s"
-                    )
+                card = ["--gpu", "RTX 4090"]
+                one = (
+                    ["show", f"{scheme}:team/{name}{model}"]
+                    if name == "fp8"
+                    else ["auto", f"{scheme}:team/{name}{model}", *card]
+                )
+                for words in (["check", f"{scheme}:team/{name}", *card], one):
+                    for again in ("first", "again"):
+                        hub.log.clear()
+                        start = time.perf_counter()
+                        with contextlib.redirect_stdout(io.StringIO()):
+                            status = fitplug(words)
+                        n_requests, n_bytes = hub.traffic()
+                        took = time.perf_counter() - start
+                        print(f"{name:8} {scheme:10} {words[0]:6} {again:6} {status}: ", end="")
+                        print(f"{n_requests:4} requests, {n_bytes:10,} bytes, {took:.0f} s")
+
+
+def tokenizer(n_tokens):
+    """Of byte pairs, as long as such a one is."""
+    words = [f"w{i:x}" for i in range(n_tokens)]
+    model = {"type": "BPE", "vocab": {word: i for i, word in enumerate(words)}, "merges": [[word, word] for word in words]}
+    tokenizer = {"added_tokens": [], "pre_tokenizer": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"}, "model": model}
+    return json.dumps(tokenizer, indent=2).encode()
 
 
 if __name__ == "__main__":
