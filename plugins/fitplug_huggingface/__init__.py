@@ -18,4 +18,5 @@ def fitplug_sources() -> Iterable[Source]:
         search=Later("fitplug_huggingface.hub:search"),
         download=Later("fitplug_huggingface.hub:download"),
         download_folder=Later("fitplug_huggingface.hub:download_folder"),
+        pages=("https://huggingface.co/", "https://hf.co/", "https://hf-mirror.com/"),
     )

@@ -144,7 +144,7 @@ def _cached(listing: Listing, entry: Entry) -> Blob | None:
         if not path.is_file() or path.stat().st_size != entry.n_bytes:
             continue
         if entry.content in (None, blob_name(path) or entry.content):
-            return LocalFile(str(path))
+            return LocalFile(str(path), entry.path)
     return None
 
 

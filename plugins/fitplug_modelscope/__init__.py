@@ -18,4 +18,5 @@ def fitplug_sources() -> Iterable[Source]:
         search=Later("fitplug_modelscope.hub:search"),
         download=Later("fitplug_modelscope.hub:download"),
         download_folder=Later("fitplug_modelscope.hub:download_folder"),
+        pages=tuple(f"https://{www}modelscope.{site}/models/" for www in ("", "www.") for site in ("cn", "ai")),
     )

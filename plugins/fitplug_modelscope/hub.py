@@ -204,7 +204,7 @@ def _cached(listing: Listing, entry: Entry) -> Blob | None:
     for folder in cache_folders(listing.repository, listing.revision):
         path = folder / entry.path
         if path.is_file() and path.stat().st_size == entry.n_bytes and _is_listed(path, entry):
-            return LocalFile(str(path))
+            return LocalFile(str(path), entry.path)
     return None
 
 

@@ -66,9 +66,11 @@ def read_header(reference: str, *, registry: Registry | None = None) -> Header:
     Raises:
         FitplugError: it cannot be opened or is not a model; the message is one line for people.
     """
+    from fitplug.opening import as_reference
     from fitplug.opening import open_model as read
 
-    return read(reference, registry or load())
+    registry = registry or load()
+    return read(as_reference(reference, registry), registry)
 
 
 def open_model(reference: str, *, registry: Registry | None = None) -> Model:

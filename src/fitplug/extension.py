@@ -127,6 +127,8 @@ class Source:
     """Fetches files (to a folder, or the hub's own cache) and returns the first one's path."""
     download_folder: Callable[[], str] | None = None
     """Where `download` puts files when it is given no folder."""
+    pages: Sequence[str] = ()
+    """What the addresses of repositories' pages begin with: they will do as MODEL and REPO, as people copy them."""
 
 
 @record

@@ -31,6 +31,16 @@ def split_reference(reference: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
+def as_reference(text: str, registry: "Registry") -> str:
+    """What the address of a hub's page is as a MODEL or REPO; everything else as it is."""
+    if split_reference(text)[0] not in _URL:
+        return text
+    from fitplug.repository.pages import reference_of
+
+    found = ((item.record.scheme, reference_of(text, item.record.pages)) for item in registry.sources)
+    return next((f"{scheme}:{reference}" for scheme, reference in found if reference is not None), text)
+
+
 def open_blobs(reference: str, registry: "Registry") -> Sequence[Blob]:
     """The files of one model.
 
@@ -47,7 +57,20 @@ def open_blobs(reference: str, registry: "Registry") -> Sequence[Blob]:
             return known["file"].open(reference)
         except NotFoundError:
             return registry.source(scheme).open(rest)
-    return known[scheme].open(rest)
+    try:
+        return known[scheme].open(rest)
+    except NotFoundError as error:
+        raise NotFoundError(f"{error}{_hubs_words(rest, registry) if scheme == 'file' else ''}") from None
+
+
+def _hubs_words(name: str, registry: "Registry") -> str:
+    """How to write what is no file and may be a repository."""
+    from fitplug.repository.reference import is_repository
+
+    hubs = [item.record.scheme for item in registry.sources if item.record.list is not None]
+    if not hubs or name.endswith((".gguf", ".safetensors")) or not is_repository(name.partition(":")[0]):
+        return ""
+    return f"; of a hub it is {' or '.join(f'{hub}:{name}' for hub in hubs)}"
 
 
 def read_header(blobs: Sequence[Blob], registry: "Registry") -> Header:

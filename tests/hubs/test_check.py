@@ -69,7 +69,7 @@ def test_a_search_that_finds_nothing_is_one_line(team, run):
     assert run("check").status == 2
 
 
-@pytest.mark.parametrize("stranger", ["team/model", "file:x", "https://huggingface.co/team/model", "hf", "ollama:llama3"])
+@pytest.mark.parametrize("stranger", ["team/model", "file:x", "https://hf.co/datasets/team/data", "hf", "ollama:llama3"])
 def test_what_is_no_hub_is_told_how_to_write_it(hub, run, stranger):
     """Exit 3, one line."""
     ran = run("check", stranger)

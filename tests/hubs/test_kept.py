@@ -62,6 +62,15 @@ def test_a_split_that_is_there_is_read_from_there(hub, run, split, tmp_path, sch
 
 
 @pytest.mark.parametrize(("scheme", "folder"), layouts())
+def test_a_file_that_is_there_is_called_as_its_repository_calls_it(hub, run, split, tmp_path, scheme, folder):
+    """With its folder: llama.cpp is told to fetch it under that name."""
+    hub.add("team/model-1.5", split)
+    keep(tmp_path / "home" / folder, split)
+    argv = run("auto", f"{scheme}:team/model-1.5", *CARD, "--json").json["argv"]
+    assert argv[argv.index("-hff") + 1] == SHARDS[0]
+
+
+@pytest.mark.parametrize(("scheme", "folder"), layouts())
 def test_what_is_there_can_be_planned_for_without_the_hub(hub, run, split, tmp_path, monkeypatch, scheme, folder):
     """And the page says that it may not be all."""
     keep(tmp_path / "home" / folder, split)

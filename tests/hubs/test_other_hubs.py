@@ -354,6 +354,43 @@ def test_a_listing_is_json_whatever_it_calls_itself(team, run):
     fits(run, "hf:team/model")
 
 
+@pytest.mark.parametrize("command", ["auto", "show"])
+def test_a_repository_without_its_hub_is_told_how_to_write_it(team, run, command):
+    """A path of two names may be meant as one; other paths are not."""
+    err = run(command, "team/model:Q4_K_M").err
+    assert "no such file" in err or "no source" in err
+    assert "hf:team/model:Q4_K_M" in err
+    assert "modelscope:team/model:Q4_K_M" in err
+    for path in ("some/where/model", "models/model.gguf"):
+        assert "hf:" not in run(command, path).err
+
+
+PAGES = {
+    "hf": ["https://huggingface.co/team/model", "https://hf.co/team/model/", "https://huggingface.co/team/model/tree/main?x=1#files"],
+    "modelscope": ["https://modelscope.cn/models/team/model", "https://www.modelscope.cn/models/team/model/summary",
+                   "https://modelscope.ai/models/team/model/files"],
+}  # fmt: skip
+FILES = {
+    "hf": ["https://huggingface.co/team/model/blob/main/UD/Model-Q4_K_M.gguf",
+           "https://huggingface.co/team/model/resolve/main/UD/Model-Q4_K_M.gguf?download=true"],
+    "modelscope": ["https://modelscope.cn/models/team/model/file/view/master/UD/Model-Q4_K_M.gguf?status=2",
+                   "https://modelscope.cn/models/team/model/resolve/master/UD/Model-Q4_K_M.gguf"],
+}  # fmt: skip
+
+
+def test_the_address_of_a_page_is_a_name_too(team, run, scheme):
+    """As the browser shows it, of the repository or of a file in it."""
+    for page in PAGES[scheme]:
+        ran = run("check", page, *CARD, "--json")
+        assert ran.status == 0, ran.err
+        assert ran.json["repository"] == f"{scheme}:team/model"
+    for page in FILES[scheme]:
+        ran = run("auto", page, *CARD, "--json")
+        assert ran.status == 0, ran.err
+        assert ran.json["argv"][1:5] == ["-hf", "team/model", "-hff", "UD/Model-Q4_K_M.gguf"]
+    assert "no such revision" in run("show", FILES[scheme][0].replace("/main/", "/gone/").replace("/master/", "/gone/")).err
+
+
 @pytest.mark.parametrize("seconds", [0.0, 100.0])
 def test_no_try_is_begun_when_the_last_one_took_long(team, run, scheme, monkeypatch, seconds):
     """A stall is as long as a network may take; four of them are longer than anybody waits."""

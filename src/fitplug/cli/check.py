@@ -9,7 +9,7 @@ import click
 
 from fitplug.cli.app import ANSWER_NO
 from fitplug.cli.command import Command, Option
-from fitplug.cli.options import Given, Target, Wish, json_option, settings_options, target_options, wish_options
+from fitplug.cli.options import Given, Target, Wish, from_page, json_option, settings_options, target_options, wish_options
 from fitplug.cli.plans import request_of
 from fitplug.cli.progress import Say, progressing
 from fitplug.cli.steps import find_machine, load_registry, with_runner_defaults
@@ -41,7 +41,7 @@ of it or five times as much, tokenizer.json two to thirty times. Else what is he
         ("what there is, and which of it suits this machine", "check --search 'qwen3 gguf'"),
     ),
 )
-@click.argument("repositories", metavar="REPO…", nargs=-1)
+@click.argument("repositories", metavar="REPO…", nargs=-1, callback=from_page)
 @click.option(
     "--search", metavar="WORDS", cls=Option, section="Repositories", help="ask the hubs' own search instead of naming REPO"
 )

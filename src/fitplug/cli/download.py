@@ -7,7 +7,7 @@ import click
 
 from fitplug.cli.check import hub_of
 from fitplug.cli.command import Command, Option
-from fitplug.cli.options import json_option
+from fitplug.cli.options import from_page, json_option
 from fitplug.cli.progress import progressing
 from fitplug.cli.steps import load_registry
 from fitplug.errors import FitplugError, NotFoundError
@@ -20,7 +20,7 @@ from fitplug.errors import FitplugError, NotFoundError
         ("to a folder of your own", "download hf:Qwen/Qwen3-8B-GGUF:Q4_K_M --to models"),
     ),
 )
-@click.argument("reference", metavar="REPO[:FILE-OR-QUANT]")
+@click.argument("reference", metavar="REPO[:FILE-OR-QUANT]", callback=from_page)
 @click.option("--to", "folder", metavar="FOLDER", cls=Option, section="Options", help="where to (the hub's own cache)")
 @json_option
 def command(*, reference: str, folder: str | None, as_json: bool) -> int:

@@ -223,7 +223,19 @@ def json_option(function: Callback) -> Callback:
 
 def model_argument(function: Callback) -> Callback:
     """Add MODEL."""
-    return click.argument("reference", metavar="MODEL", shell_complete=complete_models)(function)
+    return click.argument("reference", metavar="MODEL", shell_complete=complete_models, callback=from_page)(function)
+
+
+def from_page(_ctx: click.Context, _param: click.Parameter, value: Any) -> Any:
+    """MODEL or REPO, or several, where a hub's page was named instead."""
+    if isinstance(value, tuple):
+        return tuple(from_page(_ctx, _param, each) for each in value)
+    if not value.startswith("https://"):
+        return value
+    from fitplug.cli.steps import load_registry
+    from fitplug.opening import as_reference
+
+    return as_reference(value, load_registry())
 
 
 def _decorated(function: Callback, options: tuple[Decorator, ...]) -> Callback:

@@ -31,13 +31,18 @@ def parse_reference(text: str) -> Reference:
     head, _, wanted = text.partition(":")
     repository, _, revision = head.partition("@")
     repository = repository.strip("/")
-    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
+    if not is_repository(repository):
         raise FitplugError(
             f"'{text[:100]}' is not a repository: write it as OWNER/NAME, OWNER/NAME:QUANT or OWNER/NAME@REVISION"
         )
     if revision and not is_revision(revision):
         raise FitplugError(f"'{revision[:60]}' is not a revision: it is a branch, a tag or a commit")
     return Reference(repository, revision, wanted)
+
+
+def is_repository(text: str) -> bool:
+    """Whether it is OWNER/NAME, and does not lead elsewhere as part of a path."""
+    return _REPOSITORY.fullmatch(text) is not None and ".." not in text
 
 
 def is_revision(text: str) -> bool:
