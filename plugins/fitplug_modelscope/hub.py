@@ -8,7 +8,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +17,12 @@ from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundErro
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob
 from fitplug.repository.reference import Reference, is_revision, open_reference, parse_reference, stays_inside
-from fitplug.sources.headers import WORKERS, fetched_ahead
+from fitplug.sources.headers import fetched_ahead
 from fitplug.sources.http import BrokenError, Http, host_of, origin_of
 from fitplug.sources.http_blob import HttpBlob
 from fitplug.sources.kept import kept_listing
 from fitplug.sources.progress import tell
+from fitplug.sources.side_by_side import WORKERS, side_by_side
 
 if TYPE_CHECKING:
     from requests import Response
@@ -125,13 +125,10 @@ def _walk(http: Http, reference: Reference, revision: str, root: str, notes: lis
     def below(folder: str) -> Sequence[Entry]:
         return list(_walk(http, reference, revision, folder, notes, depth + 1))
 
-    pool = ThreadPoolExecutor(1 if depth else WORKERS)  # side by side in one level alone: there may be many
-    try:
-        for n, found in enumerate(pool.map(below, folders), 1):
-            tell(f"listing {reference.repository}: {n} of {len(folders)} folders")
-            yield from found
-    finally:
-        pool.shutdown(cancel_futures=True)
+    workers = 1 if depth else WORKERS  # many in one level alone: there may be folders in folders
+    for n, found in enumerate(side_by_side(below, folders, workers), 1):
+        tell(f"listing {reference.repository}: {n} of {len(folders)} folders")
+        yield from found
 
 
 def _listed(http: Http, reference: Reference, revision: str, root: str, *, recursive: bool) -> list[dict[str, Any]]:

@@ -1,5 +1,10 @@
 """Every way that a hub can fail, seen through the command line: exit 3 and one line that says what to do."""
 
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 GGUF = {"Model-Q4_K_M.gguf": b"GGUF" + b"\1" * 200_000}
@@ -47,6 +52,34 @@ def test_a_repository_of_which_no_file_can_be_had_is_no_page_that_says_none_fits
     hub.add("team/model", {name: b"GGUF" + b"\1" * 200_000, "config.json": b"{}"})
     hub.faults["cdn"] = [f"{fault}*"]
     fails("check", f"{scheme}:team/model")
+
+
+def test_a_network_that_fails_is_not_asked_for_every_file(hub, fails, scheme):
+    """Each would take half a minute to fail."""
+    hub.add("team/model", {f"Model-{i}-Q4_K_M.gguf": b"GGUF" + b"\1" * 200_000 for i in range(30)})
+    hub.faults["cdn"] = ["503*"]
+    fails("check", f"{scheme}:team/model")
+    assert sum(request.server == "cdn" for request in hub.log) <= 2 * 4
+
+
+@pytest.mark.parametrize("where", ["list", "cdn"])
+def test_ctrl_c_does_not_wait_for_a_stall(hub, scheme, where):
+    """Whatever threads are waiting for."""
+    hub.add("team/model", GGUF | {f"Model-0000{i}-of-00003.gguf": b"GGUF" + b"\1" * 100_000 for i in (1, 2, 3)})
+    hub.faults[where] = ["stall*"]
+    words = ["check", f"{scheme}:team/model"] if where == "list" else ["show", f"{scheme}:team/model:Model-00001-of-00003.gguf"]
+    code = "from fitplug.cli import run; run()"
+    running = subprocess.Popen([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True)
+    for _ in range(300):
+        if any(request.server == "cdn" or where == "list" for request in hub.log):
+            break
+        time.sleep(0.1)
+    start = time.monotonic()
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert time.monotonic() - start < 8
+    assert running.returncode == 130
+    assert "Traceback" not in err
 
 
 def test_a_file_that_cannot_be_had_beside_one_that_can_is_a_note(hub, gguf, run, scheme):

@@ -5,7 +5,7 @@ import pytest
 from fitplug.errors import AccessError, FitplugError, NetworkError, NotFoundError
 from fitplug.extension import Listing, Source
 from fitplug.registry import load
-from hubs.local_hub import LocalHub
+from hubs.local_hub import Handler, LocalHub
 
 FILES = {
     "README.md": b"hello",
@@ -150,3 +150,49 @@ def test_a_server_that_ignores_ranges_is_not_drained(hub: LocalHub, source: Sour
     assert hub.traffic()[1] < 32 << 20
     with pytest.raises(NetworkError, match="ignores byte ranges"):
         blob.read(800 << 20, 4)
+
+
+def test_a_signature_that_expires_meanwhile_is_asked_for_again(hub: LocalHub, source: Source) -> None:
+    """A signed address is good for an hour, a session may be longer."""
+    listing = listed(source)
+    entry = next(e for e in listing.entries if e.path.endswith("Q4_K_M.gguf"))
+    assert source.open_file is not None
+    blob = source.open_file(listing, entry)
+    assert blob.read(0, 10) == FILES[entry.path][:10]
+    hub.faults["cdn"] = ["403"]
+    assert blob.read(100_000, 10) == FILES[entry.path][100_000:100_010]
+    assert not hub.faults["cdn"]
+
+
+def test_a_file_of_another_length_than_the_listed_one_is_not_read(hub: LocalHub, source: Source) -> None:
+    """It was replaced since: half of one and half of the other is no header."""
+    listing = listed(source)
+    entry = next(e for e in listing.entries if e.path.endswith("Q4_K_M.gguf"))
+    hub.repositories["team/model"].files[entry.path].data = FILES[entry.path] + b"more"
+    assert source.open_file is not None
+    with pytest.raises(NetworkError, match="it is changing, try again"):
+        source.open_file(listing, entry).read(0, 10)
+
+
+def test_a_mirror_that_answers_with_the_whole_file_and_does_not_say_how_long_it_is(hub: LocalHub, source: Source) -> None:
+    """After a redirect of its own, without Content-Length: what is wanted is read and no more."""
+    listing = listed(source)
+    entry = next(e for e in listing.entries if e.path.endswith("Q4_K_M.gguf"))
+
+    def instead(handler: Handler) -> bool:
+        if "gguf" not in handler.path:
+            return False
+        handler.begin()
+        if "mirrored" not in handler.path:
+            handler.send(308, b"", {"Location": handler.path + ("&" if "?" in handler.path else "?") + "mirrored=1"})
+            return True
+        handler.send_response(200)
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        handler.close_connection = True
+        handler.body(FILES[entry.path])
+        return True
+
+    hub.instead = instead
+    assert source.open_file is not None
+    assert source.open_file(listing, entry).read(0, 10) == FILES[entry.path][:10]

@@ -6,7 +6,6 @@ so and tells a range.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,9 +17,9 @@ from fitplug.repository.grouping import Candidate
 from fitplug.repository.reference import files_beside
 from fitplug.sources.cache import FileCache, cache_folder, is_content
 from fitplug.sources.progress import tell
+from fitplug.sources.side_by_side import side_by_side
 from fitplug.units import KIB, MIB, format_bytes
 
-WORKERS = 6
 MOST_BYTES = 40 * MIB
 """Of one file that is fetched: the largest tokenizer.json that is known has 33 MB."""
 LITTLE_BYTES = 256 * KIB
@@ -71,8 +70,7 @@ class _Together:
             return
         self._begun = True
         little = [file for file in self.files if file.n_bytes <= min(LITTLE_BYTES, self.most_bytes)]
-        with ThreadPoolExecutor(WORKERS) as pool:
-            list(pool.map(Fetched.try_fetching, little))
+        list(side_by_side(Fetched.try_fetching, little))
 
 
 class Fetched:

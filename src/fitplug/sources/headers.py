@@ -3,11 +3,10 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fitplug.errors import FitplugError
+from fitplug.errors import FitplugError, NetworkError
 from fitplug.extension import Entry, Listing
 from fitplug.formats.header import Blob, Header, Skipped, Tensor, Value
 from fitplug.formats.safetensors import MAX_HEADER as MAX_SAFETENSORS_HEADER
@@ -16,8 +15,10 @@ from fitplug.repository.headers import HEAD, Prefix, Sibling, read_like, read_wh
 from fitplug.repository.reference import with_companions
 from fitplug.sources.cache import cache_folder, write_kept
 from fitplug.sources.progress import tell
+from fitplug.sources.side_by_side import side_by_side
 
-WORKERS = 6
+MAX_FAILURES = 2
+"""One after the other, after which the network counts as gone: each may have taken half a minute."""
 VERSION = 1
 """Of what is kept; another one is not believed."""
 MAX_KEPT_BYTES = 32 << 20
@@ -77,8 +78,7 @@ def read_headers(
     while missing and reader.sibling is None:  # until one shows the vocabulary
         candidate = missing.pop(0)
         yield candidate, reader.read(candidate)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        yield from zip(missing, pool.map(reader.read, missing), strict=True)
+    yield from zip(missing, side_by_side(reader.read, missing), strict=True)
 
 
 class _Reader:
@@ -93,12 +93,19 @@ class _Reader:
     ) -> None:
         self.listing, self.open_file, self.read_safetensors, self.cache = listing, open_file, read_safetensors, cache
         self.sibling: Sibling | None = None
+        self.n_failures = 0
 
     def read(self, candidate: Candidate) -> Header | FitplugError:
+        if self.n_failures >= MAX_FAILURES:
+            return NetworkError("not asked for any more: the network fails")
         try:
             header = self._header(candidate)
+        except NetworkError as error:
+            self.n_failures += 1
+            return error
         except FitplugError as error:
             return error
+        self.n_failures = 0
         self.cache.put(_read_for(self.listing, candidate), header)
         return header
 
@@ -131,10 +138,13 @@ def _begun(blobs: Sequence[Blob]) -> list[Blob]:
     """A split's further files with their beginnings fetched side by side: that is all of their headers."""
     if not blobs:
         return []
-    begun: list[Blob] = [Prefix(blob) for blob in blobs]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(lambda blob: blob.read(0, 4), begun))
-    return begun
+    return list(side_by_side(_with_beginning, blobs))
+
+
+def _with_beginning(blob: Blob) -> Blob:
+    prefix = Prefix(blob)
+    prefix.read(0, 4)
+    return prefix
 
 
 def fetched_ahead(blobs: Sequence[Blob]) -> Sequence[Blob]:
@@ -149,10 +159,9 @@ def fetched_ahead(blobs: Sequence[Blob]) -> Sequence[Blob]:
 def prefetched(blobs: Sequence[Blob]) -> list[Blob]:
     """Safetensors files with their headers, and the JSON beside them, fetched side by side: two ranges for each at most."""
     found: list[Blob] = []
-    with ThreadPoolExecutor(WORKERS) as pool:
-        for blob in pool.map(_with_header, blobs):
-            found.append(blob)
-            tell(f"reading headers: {len(found)} of {len(blobs)} files")
+    for blob in side_by_side(_with_header, blobs):
+        found.append(blob)
+        tell(f"reading headers: {len(found)} of {len(blobs)} files")
     return found
 
 
