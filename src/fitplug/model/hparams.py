@@ -157,8 +157,8 @@ def _mla(keys: Keys, row: Row, h: Hparams) -> None:
     if row.mla:
         h.n_embd_head_k_mla = keys.u32("attention.key_length_mla")
         h.n_embd_head_v_mla = keys.u32("attention.value_length_mla")
-        if (h.n_embd_head_k_mla == 0) != (h.n_embd_head_v_mla == 0):
-            keys.refuse("only one of attention.key_length_mla and .value_length_mla is there")
+        if not h.is_mla:  # one without the other is none (llama_hparams::is_mla)
+            h.n_embd_head_k_mla = h.n_embd_head_v_mla = 0
     if row.value_from_lora:
         h.n_embd_head_v = h.extra.get("n_lora_kv", 0)
 

@@ -81,12 +81,14 @@ CONSTANTS = {"n_altup": 4, "laurel_rank": 64, "n_embd_altup": 256}
 """src/llama-hparams.h; no key changes them."""
 PER_HEAD = {"ple_head_offsets": "ple.head_offsets", "ple_head_vocab_sizes": "ple.head_vocab_sizes"}
 OF_MODEL: Mapping[str, Callable[[Hparams], int]] = {
+    "n_embd_head_k_mla": lambda h: h.n_embd_head_k_mla if h.is_mla else _head_k(h, 0),
+    "n_embd_head_v_mla": lambda h: h.n_embd_head_v_mla if h.is_mla else _head_v(h, 0),
     "ple_n_heads": lambda h: (
         (h.extra.get("ple_ngram_size", 0) - 1) * h.extra.get("ple_heads_per_ngram", 0) if h.ple_layers else 0
     ),
     "ple_head_dim": lambda h: h.extra.get("n_embd_per_layer", 0) if h.ple_layers else 0,
 }
-"""Per-layer embeddings of src/models/qwen4exp.cpp."""
+"""MLA lengths, and per-layer embeddings of src/models/qwen4exp.cpp."""
 ROPE_SCALINGS = {"none": 0, "linear": 1, "yarn": 2, "longrope": 3}
 """llama_rope_scaling_type (include/llama.h)."""
 ROPE_SCALING, LABELS, FF_EXP = "rope.scaling.type", "classifier.output_labels", "expert_feed_forward_length"

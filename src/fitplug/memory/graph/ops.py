@@ -15,6 +15,7 @@ from fitplug.memory.graph.tensor import (
     Shape,
     Tensor,
     is_contiguous,
+    nbytes,
     nelements,
     new_input,
     new_tensor,
@@ -352,6 +353,9 @@ def get_rows(a: Tensor, ids: Tensor) -> Tensor:
 
 def set_rows(a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
     """ggml_set_rows: write `b` into `a`; the sources stand in ggml's own odd order."""
+    an, bn = a.ne, b.ne
+    if an[0] != bn[0] or an[2] != bn[2] or an[3] != bn[3]:
+        _abort("a->ne[0] == b->ne[0]", a, b)
     return _onto("SET_ROWS", a, [b, ids, a])
 
 
@@ -389,27 +393,36 @@ def reshape(a: Tensor, ne0: int, ne1: int = 1, ne2: int = 1, ne3: int = 1) -> Te
     return Tensor("RESHAPE", a.type, (ne0, ne1, ne2, ne3), [a], (size, nb1, nb2, nb2 * ne2), a)
 
 
+def _view(a: Tensor, ne: Shape, nb: Shape, offset: int) -> Tensor:
+    """ggml_view_impl; what is viewed lies within what it is a view of (ggml_new_tensor_impl)."""
+    t = Tensor("VIEW", a.type, ne, [a], nb, a, offset)
+    base = t.view_src or a
+    if row_size(a.type, ne[0]) * ne[1] * ne[2] * ne[3] + t.view_offs > nbytes(base):
+        _abort("data_size + view_offs <= ggml_nbytes(view_src)", t, base)
+    return t
+
+
 def view_1d(a: Tensor, ne0: int, offset: int = 0) -> Tensor:
     """ggml_view_1d."""
     block, size = BLOCKS[a.type]
     nb1 = ne0 // block * size
-    return Tensor("VIEW", a.type, (ne0, 1, 1, 1), [a], (size, nb1, nb1, nb1), a, offset)
+    return _view(a, (ne0, 1, 1, 1), (size, nb1, nb1, nb1), offset)
 
 
 def view_2d(a: Tensor, ne0: int, ne1: int, nb1: int, offset: int = 0) -> Tensor:
     """ggml_view_2d."""
     nb2 = nb1 * ne1
-    return Tensor("VIEW", a.type, (ne0, ne1, 1, 1), [a], (BLOCKS[a.type][1], nb1, nb2, nb2), a, offset)
+    return _view(a, (ne0, ne1, 1, 1), (BLOCKS[a.type][1], nb1, nb2, nb2), offset)
 
 
 def view_3d(a: Tensor, ne0: int, ne1: int, ne2: int, nb1: int, nb2: int, offset: int = 0) -> Tensor:
     """ggml_view_3d."""
-    return Tensor("VIEW", a.type, (ne0, ne1, ne2, 1), [a], (BLOCKS[a.type][1], nb1, nb2, nb2 * ne2), a, offset)
+    return _view(a, (ne0, ne1, ne2, 1), (BLOCKS[a.type][1], nb1, nb2, nb2 * ne2), offset)
 
 
 def view_4d(a: Tensor, ne0: int, ne1: int, ne2: int, ne3: int, nb1: int, nb2: int, nb3: int, offset: int = 0) -> Tensor:
     """ggml_view_4d."""
-    return Tensor("VIEW", a.type, (ne0, ne1, ne2, ne3), [a], (BLOCKS[a.type][1], nb1, nb2, nb3), a, offset)
+    return _view(a, (ne0, ne1, ne2, ne3), (BLOCKS[a.type][1], nb1, nb2, nb3), offset)
 
 
 def permute(a: Tensor, axis0: int, axis1: int, axis2: int, axis3: int) -> Tensor:
@@ -436,6 +449,8 @@ def cont(a: Tensor, *ne: int) -> Tensor:
 
 def cpy(a: Tensor, b: Tensor) -> Tensor:
     """ggml_cpy: write `a` into `b`."""
+    if nelements(a) != nelements(b):
+        _abort("ggml_nelements(a) == ggml_nelements(b)", a, b)
     return _onto("CPY", b, [a, b])
 
 
@@ -449,6 +464,8 @@ def cast(a: Tensor, type: str) -> Tensor:  # noqa: A002 - ggml's own name for it
 def concat(a: Tensor, b: Tensor, dim: int) -> Tensor:
     """ggml_concat."""
     ne = list(a.ne)
+    if any(n != m for i, (n, m) in enumerate(zip(ne, b.ne, strict=True)) if i != dim):
+        _abort("a->ne[d] == b->ne[d]", a, b)
     ne[dim] += b.ne[dim]
     return Tensor("CONCAT", a.type, _padded(ne), [a, b])
 
