@@ -1,11 +1,13 @@
 """ggml's allocator: where tensors lie."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.allocator import MAX_CHUNKS, DynAllocator
-from fitplug.memory.graph.program import GraphAllocator
+from fitplug.memory.graph.allocator import ENDLESS, MAX_CHUNKS, DynAllocator
+from fitplug.memory.graph.one_chunk import OneChunk, is_one_chunk, take_steps_in_one_chunk
+from fitplug.memory.graph.program import FREE, SHRINK, TAKE, GraphAllocator, take_steps
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import nbytes
 from graph_support import CPU, cuda, graph, on, weight
@@ -78,6 +80,76 @@ def test_buffers_with_a_limit_are_cut_into_chunks():
         allocator.alloc(4 * ALIGN)
     assert len(allocator.chunks) == MAX_CHUNKS
     assert allocator.max_size == (15 + 4 * 3 * MAX_CHUNKS) * ALIGN
+
+
+def _some_steps(todo, sizes):
+    """Take, free and shrink blocks in any order, and how many blocks there are; `sizes` gets one for each that needs it."""
+    made, living, n = [], [], 0
+    for size, number in todo:
+        kind = number % 4
+        if kind > 1 and living:
+            at = number // 4 % len(living)
+            made.append((SHRINK, living[at], len(sizes)) if kind == 2 else (FREE, living.pop(at), 0))
+        else:
+            made.append((TAKE, n, len(sizes)))
+            living.append(n)
+            n += 1
+        sizes.append(size)
+    return made, n
+
+
+@given(st.lists(st.tuples(st.integers(0, 12).map(lambda n: n * ALIGN), st.integers(0, 1 << 16)), min_size=1, max_size=150))
+def test_steps_in_one_chunk_do_what_those_of_any_buffer_do(todo):
+    """It goes on from the other's state, and says so where it cannot, as with blocks of nothing and blocks that grow."""
+    allocator, sizes = DynAllocator(ALIGN), []
+    made, n = _some_steps(todo, sizes)
+    before, after = made[: len(made) // 3], made[len(made) // 3 :]
+    places, lengths = [0] * n, [0] * n
+    take_steps(before, sizes, [allocator] * n, places, lengths)
+    if not (allocator.chunks and is_one_chunk(allocator.state())):
+        return
+    chunk, others = OneChunk(allocator.state()), ([*places], [*lengths])
+    take_steps(after, sizes, [allocator] * n, places, lengths)
+
+    if take_steps_in_one_chunk(after, sizes, [chunk] * n, *others):
+        assert chunk.state() == allocator.state()
+        assert others == (places, lengths)
+
+
+@given(st.lists(st.tuples(sizes, st.integers(0, 1 << 16)), min_size=1, max_size=150))
+def test_one_chunk_suffices_where_no_block_is_empty_or_grows(todo):
+    """As in nearly all graphs: what is shrunk becomes half as large."""
+    sizes = []
+    made, n = _some_steps(todo, sizes)
+    lengths = {}
+    for kind, block, i in made:
+        if kind == SHRINK:
+            sizes[i] = lengths[block] // 2 // ALIGN * ALIGN or ALIGN
+        if kind != FREE:
+            lengths[block] = sizes[i]
+
+    assert take_steps_in_one_chunk(made, sizes, [OneChunk(((0, 0, ENDLESS),))] * n, [0] * n, [0] * n)
+
+
+@pytest.mark.parametrize(
+    ("step", "size", "at"),
+    [((TAKE, 0, 0), 1 << 56, 0), ((FREE, 0, 0), 0, ALIGN), ((FREE, 0, 0), 4 * ALIGN, 0), ((SHRINK, 0, 0), ALIGN, 0)],
+    ids=["too large", "empty", "free in part", "larger"],
+)
+def test_what_one_chunk_cannot_say_is_left_to_other_buffers(step, size, at):
+    """Of a buffer whose first three blocks are taken; the last step makes a block of nothing larger."""
+    allocator = DynAllocator(ALIGN)
+    allocator.alloc(3 * ALIGN)
+    lengths = [0 if step[0] == SHRINK else size]
+
+    assert not take_steps_in_one_chunk([step], [size], [OneChunk(allocator.state())], [at], lengths)
+
+
+@pytest.mark.parametrize("chunk", [(256, 0, 0, 256, ENDLESS - 256), (256, 0, 128, 128, ENDLESS - 128), (256, 0, 256)])
+def test_nor_is_a_state_taken_for_one_chunk_that_is_not(chunk):
+    """With an empty block, with two that touch each other, and with an end."""
+    assert not is_one_chunk((chunk,))
+    assert not is_one_chunk(())
 
 
 def _kept_input(type_, *ne):

@@ -1,6 +1,6 @@
 """Where blocks of memory lie in a buffer, and so how large it must be (ggml/src/ggml-alloc.c, ggml_dyn_tallocr)."""
 
-from collections.abc import Sequence
+from typing import TypeAlias
 
 from fitplug.errors import RefusedError
 
@@ -10,6 +10,10 @@ CHUNK_BITS = 56
 CHUNK = 1 << CHUNK_BITS
 """Addresses are chunk * CHUNK + offset."""
 ENDLESS = CHUNK - 1
+
+
+State: TypeAlias = tuple[tuple[int, ...], ...]
+"""Of each chunk its high-water mark, and offset and size of each free block."""
 
 
 class Chunk:
@@ -100,11 +104,11 @@ class DynAllocator:
             at += 1
         free.insert(at, [start, size])
 
-    def state(self) -> tuple[tuple[int, ...], ...]:
+    def state(self) -> State:
         """All free blocks and high-water marks, to compare: what is allocated next depends on nothing else."""
         return tuple((chunk.max_size, *[n for block in chunk.free for n in block]) for chunk in self.chunks)
 
-    def restore(self, state: Sequence[Sequence[int]]) -> None:
+    def restore(self, state: State) -> None:
         """Be as another allocator of this kind was in this state."""
         self.chunks = [Chunk(0) for _ in state]
         for chunk, (max_size, *free) in zip(self.chunks, state, strict=True):

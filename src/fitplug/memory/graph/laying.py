@@ -5,16 +5,15 @@ layers of a run come to the same again and again, and so do those of another pla
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
-from fitplug.memory.graph.allocator import DynAllocator
+from fitplug.memory.graph.allocator import ENDLESS, DynAllocator, State
 from fitplug.memory.graph.backends import Backend
+from fitplug.memory.graph.one_chunk import OneChunk, is_one_chunk, take_steps_in_one_chunk
 from fitplug.memory.graph.program import take_steps
 from fitplug.memory.graph.stretches import Demand, Stretch
 
 MAX_SEEN = 4000
-State: TypeAlias = tuple[tuple[int, ...], ...]
-"""`DynAllocator.state`."""
 
 
 class Placing(NamedTuple):
@@ -81,18 +80,37 @@ class Laying:
         sizes = self._needed.get(stretch)
         if sizes is None:
             sizes = self._needed[stretch] = [self.sizes[demand] for demand in stretch.demands]
+        places, taken = _blocks(stretch, before)
+        if all(map(is_one_chunk, states)):
+            chunks = {b: OneChunk(state) for b, state in zip(stretch.backends, states, strict=True)}
+            own = [chunks.get(b, _NOBODYS_CHUNK) for b in stretch.blocks]
+            if take_steps_in_one_chunk(stretch.steps, sizes, own, places, taken):
+                return _laid(stretch, before, [chunk.state() for chunk in chunks.values()], places, taken)
+            places, taken = _blocks(stretch, before)
         allocators = {b: self._allocator(b) for b in stretch.backends}
         for allocator, state in zip(allocators.values(), states, strict=True):
             allocator.restore(state)
-        places, taken = [0] * len(stretch.blocks), [0] * len(stretch.blocks)
-        for i, (address, length) in zip(stretch.touched, before, strict=True):
-            places[i], taken[i] = address, length
         take_steps(stretch.steps, sizes, [allocators.get(b, _NOBODYS) for b in stretch.blocks], places, taken)
-        return Laid(
-            [allocator.state() for allocator in allocators.values()],
-            [(places[block], taken[block]) for _, block, _ in stretch.exports],
-            [(i, taken[i]) for i, (_, length) in zip(stretch.touched, before, strict=True) if taken[i] != length],
-        )
+        return _laid(stretch, before, [allocator.state() for allocator in allocators.values()], places, taken)
+
+
+def _blocks(stretch: Stretch, before: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    """Addresses and lengths, as far as they are known before it."""
+    places, taken = [0] * len(stretch.blocks), [0] * len(stretch.blocks)
+    for i, (address, length) in zip(stretch.touched, before, strict=True):
+        places[i], taken[i] = address, length
+    return places, taken
+
+
+def _laid(
+    stretch: Stretch, before: Sequence[tuple[int, int]], states: Sequence[State], places: Sequence[int], taken: Sequence[int]
+) -> Laid:
+    return Laid(
+        states,
+        [(places[block], taken[block]) for _, block, _ in stretch.exports],
+        [(i, taken[i]) for i, (_, length) in zip(stretch.touched, before, strict=True) if taken[i] != length],
+    )
 
 
 _NOBODYS = DynAllocator(1)
+_NOBODYS_CHUNK = OneChunk(((0, 0, ENDLESS),))
