@@ -3,8 +3,9 @@
     python tests/benchmarks/estimates.py [--model WORD] [--kind WORD] [--runs N] [--slowest N]
 
 Every model of the truth (fixtures/truth, latent, recurrent; the latter two deepened to about 60 layers) is estimated on
-kinds of settings: all on one card, a part of the layers, the experts on the CPU, two and eight cards. "First" is an estimator's
-first answer, "context" a later one that differs in the context alone, "plan" a later one that differs in what lies where too.
+kinds of settings: all on one card, a part of the layers, the experts on the CPU, two and eight cards, caches of 8 bits. "First"
+is an estimator's first answer, "context" a later one that differs in the context alone, "plan" a later one that differs in what
+lies where too; under "cache types" and "micro-batches" it differs in those, which it was not asked about before.
 """
 
 import argparse
@@ -29,7 +30,7 @@ CONTEXTS = (8192, 16384, 32768, 65536)
 
 
 def kinds(n_layer):
-    """Name → (cards, settings of neighbouring plans)."""
+    """Name → (cards, settings of plans that are asked about one after the other)."""
     half = n_layer // 2
     return {
         "full": (1, [{}]),
@@ -40,6 +41,9 @@ def kinds(n_layer):
         "2 cards, partial": (2, [{"n_gpu_layers": half + i} for i in range(3)]),
         "8 cards": (8, [{"tensor_split": (8.0 + i, *(8.0,) * 7)} for i in range(3)]),
         "8 cards, experts": (8, [{"n_cpu_moe": half + i} for i in range(3)]),
+        "q8_0 cache": (1, [{"n_gpu_layers": half + i, "type_k": "q8_0", "type_v": "q8_0"} for i in range(3)]),
+        "cache types": (1, [{"n_gpu_layers": half, "type_k": t, "type_v": t} for t in ("f16", "q8_0", "q4_0")]),
+        "micro-batches": (1, [{"n_gpu_layers": half, "n_ubatch": n} for n in (512, 1024, 2048)]),
     }
 
 
@@ -97,8 +101,7 @@ def main():
             try:
                 rows.append((name, model.n_layer, kind, *measure(model, n_cards, plans, asked.runs)))
             except RefusedError as error:
-                refused.append(f"{name}: {error}")
-                break
+                refused.append(f"{name}, {kind}: {error}")
     if asked.slowest:
         rows = sorted(rows, key=lambda row: -max(row[4:]))[: asked.slowest]
     print(f"{'model':44}{'layers':>7}  {'kind':18}{'first':>8}{'context':>9}{'plan':>8}   user CPU ms")
