@@ -262,7 +262,14 @@ class Placed:
 
     def tensors(self) -> dict[str, str]:
         """Buffer type of every tensor that is loaded, by name; of copies, the tensor's own."""
-        found = {weight.tensor.name: self.buffer(weight) for weight in self.table.weights}
+        found: dict[str, str] = {}
+        for il, weights in self.table.by_layer.items():
+            device = self.device(il)
+            own = self._traits.get(device)
+            if il in self._moved_layers:
+                found |= {weight.tensor.name: self.buffer(weight) for weight in weights}
+            else:
+                found |= {weight.tensor.name: device if own in weight.device_bytes else weight.host for weight in weights}
         for tensor in self.table.rope:
             buffers = self.rope_buffers(tensor)
             if buffers:
