@@ -47,11 +47,12 @@ class ComputeEstimator:
         adapters: those that settings with `lora` apply.
         shorten: False builds every layer, to prove that leaving some out changes nothing.
         mtp: of the MTP blocks.
+        like: one of the same model, whose graphs need not be drawn again.
     """
 
     def __init__(
         self, model: Model, machine: Machine, runner: Runner, *,
-        adapters: Sequence[Header] = (), shorten: bool = True, mtp: bool = False,
+        adapters: Sequence[Header] = (), shorten: bool = True, mtp: bool = False, like: "ComputeEstimator | None" = None,
     ) -> None:  # fmt: skip
         self.model, self.machine, self.runner, self.shorten, self.mtp = model, machine, runner, shorten, mtp
         self.adapters = adapters
@@ -59,7 +60,8 @@ class ComputeEstimator:
         self._backends: dict[object, tuple[Backend, ...]] = {}
         self._weights: tuple[object, Mapping[str, Buffer]] | None = None
         self._tried: dict[object, Mapping[str, bool]] = {}
-        self._layouts = Layouts(self.draw)
+        self.layouts: Layouts = Layouts(self.draw) if like is None else like.layouts
+        """What is kept of the graphs that were drawn."""
 
     @property
     def blocks(self) -> Blocks:
@@ -147,7 +149,7 @@ class ComputeEstimator:
         key = setup.tried, tuple(sorted(params.fused.items()))
         found = self._tried.get(key)
         if found is None:
-            found = self._layouts.at_home(params, op_offload=op_offload) if self.shorten else None
+            found = self.layouts.at_home(params, op_offload=op_offload) if self.shorten else None
             if found is None:
                 found = fused.run_where_their_layers_lie(self.draw, params, op_offload=op_offload)
             self._tried[key] = found
@@ -178,7 +180,7 @@ class ComputeEstimator:
         if not self.shorten:
             scheduled = Scheduler(params.backends, **how._asdict()).schedule(self.draw(params).gf)
             return GraphAllocator(params.backends).reserve(scheduled)
-        return self._layouts.reserve(params, how, at_least)
+        return self.layouts.reserve(params, how, at_least)
 
     def draw(self, params: GraphParams) -> GraphContext:
         """The architecture's graph.

@@ -46,6 +46,7 @@ class Estimator:
         runner: the program that runs it.
         companions: the projector and the draft that settings may name; their files are the caller's to open.
         mtp: the context is that of the model's MTP blocks (LLAMA_CONTEXT_TYPE_MTP).
+        like: one of the same model and context, whose graphs need not be drawn again.
     """
 
     def __init__(
@@ -56,10 +57,12 @@ class Estimator:
         companions: Companions = NOTHING_BESIDE,
         *,
         mtp: bool = False,
+        like: "Estimator | None" = None,
     ) -> None:
         self.model, self.machine, self.runner, self.companions, self.mtp = model, machine, runner, companions, mtp
         self.seen = in_mtp_context(model) if mtp else model
         """The model with the memory that the context makes."""
+        self._like = like
         self._names = machine.device_names()
         self._tables: dict[object, WeightTable] = {}
         self._weights: dict[object, dict[str, int]] = {}
@@ -120,7 +123,7 @@ class Estimator:
     def _auto_stays_on(self, setup: Setup) -> bool:
         """What llama.cpp makes of flash attention on "auto": by its own trial where the graph can be drawn."""
         try:
-            return self._graphs.flash_attn_stays_on(setup)
+            return self.graphs.flash_attn_stays_on(setup)
         except UnknownGraph:
             return auto_stays_on(self.seen, setup.placement, setup.resolved)
 
@@ -131,16 +134,18 @@ class Estimator:
             closed = closed_parts(self.seen, placement, resolved, settings, placed, size)
             return tensor_split.compute_parts(closed, placement)
         try:
-            return self._graphs.parts(setup)
+            return self.graphs.parts(setup)
         except UnknownGraph:
             return closed_parts(self.seen, placement, resolved, settings, placed, size)
 
     @cached_property
-    def _graphs(self) -> "ComputeEstimator":
+    def graphs(self) -> "ComputeEstimator":
+        """What knows the compute buffers."""
         from fitplug.memory.compute import ComputeEstimator
 
         adapters = () if self.mtp else self.companions.adapters
-        return ComputeEstimator(self.seen, self.machine, self.runner, adapters=adapters, mtp=self.mtp)
+        like = None if self._like is None else self._like.graphs
+        return ComputeEstimator(self.seen, self.machine, self.runner, adapters=adapters, mtp=self.mtp, like=like)
 
     def _overhead(self, placement: Placement, estimate: Estimate) -> list[Part]:
         """The driver's part, and the runner's own, on every device that is opened."""
@@ -228,3 +233,17 @@ class Estimator:
             notes.append(f"llama.cpp does not know {len(unknown)} of the tensors ({unknown[0]} is one): it may refuse the file")
         notes += self._beside.notes(settings, parts)
         return tuple(notes)
+
+
+class Estimators:
+    """Makes estimators; those of one model share what is drawn of it, on whatever backends it is asked about."""
+
+    def __init__(self, companions: Companions = NOTHING_BESIDE) -> None:
+        self._companions = companions
+        self._last: Estimator | None = None
+
+    def __call__(self, model: Model, machine: Machine, runner: Runner) -> Estimator:
+        """One for this model on this machine."""
+        like = self._last if self._last is not None and self._last.model is model else None
+        self._last = Estimator(model, machine, runner, self._companions, like=like)
+        return self._last

@@ -35,7 +35,7 @@ def find_others(question: Question, speed: Speeding) -> tuple[Other, ...]:
     kept = [Judged(Other("", "", choice.trial), _merits(choice.trial, speed))]
     seen = {choice.trial.settings}
     for way in WAYS[choice.where]:
-        for other in way(question):
+        for other in way(question) if len(kept) <= MOST else ():
             settings = other.trial.settings
             if len(kept) > MOST or settings in seen or not other.trial.fits or not _can_be_said(question.search, settings):
                 continue

@@ -1,7 +1,6 @@
 """The planner's one door: what is known goes in, a plan comes out."""
 
 from dataclasses import replace
-from functools import partial
 
 from fitplug.errors import RefusedError
 from fitplug.extension import Runner
@@ -116,6 +115,6 @@ def _pin_flash_attention(trial: Trial, trials: Trials, request: Request) -> Tria
 
 
 def _default_estimator(companions: Companions | None) -> EstimatorFactory:
-    from fitplug.memory.estimate import Estimator
+    from fitplug.memory.estimate import Estimators
 
-    return Estimator if companions is None else partial(Estimator, companions=companions)
+    return Estimators() if companions is None else Estimators(companions)

@@ -20,7 +20,7 @@ Estimating: TypeAlias = Callable[[Settings], Estimate]
 
 
 EstimatorFactory: TypeAlias = Callable[[Model, Machine, Runner], Estimating]
-"""`fitplug.memory.estimate.Estimator`, or what a test puts in its place: binds what stays the same in a search."""
+"""`fitplug.memory.estimate.Estimators`, or what a test puts in its place: binds what stays the same in a search."""
 
 
 class Trial(NamedTuple):

@@ -1,14 +1,17 @@
 """Programs that are kept answer other settings as a new drawing of every layer would."""
 
+import itertools
+
 import pytest
 
 import truth_support as truth
 from fitplug.errors import RefusedError
 from fitplug.memory.compute import ComputeEstimator
-from fitplug.memory.estimate import Estimator
+from fitplug.memory.estimate import Estimator, Estimators
 from fitplug.memory.graph import fused
 from fitplug.memory.graph.layers import WHOLE
 from fitplug.memory.graph.reuse import Layouts
+from fitplug.memory.graph.samples import Samples
 from fitplug.memory.graph.stretches import Walk
 from fitplug.settings import Settings
 from graph_models import MODELS
@@ -97,6 +100,50 @@ def test_another_plan_is_not_drawn(name, monkeypatch):
 
     assert len(drawn) == n_drawn
     assert len(scheduled) - n_scheduled < model.n_layer // 4
+
+
+@pytest.mark.parametrize("name", ["llama-3.1-8b Q8_0", "recurrent/jamba", "latent/deepseek4"])
+def test_what_one_estimator_has_drawn_another_need_not(name, monkeypatch):
+    """Of the same model, for a runner that measures, and on fewer and on unlike cards: they answer as if they were alone."""
+    drawn = _counted(monkeypatch, ComputeEstimator, "draw")
+    model, estimators = MODELS[name](), Estimators()
+    questions = _questions(model.n_layer)[1::4]
+    for cards, runner in itertools.product([[CARD, CARD], [CARD, OLD_CARD, CARD]], [SERVER, truth.RUNNERS["llama-fit-params"]]):
+        machine = truth.machine(cards, host_bytes=1 << 40)
+        found = []
+        for ask in (estimators(model, machine, runner), Estimator(model, machine, runner)):
+            before = len(drawn)
+            answers = []
+            for settings in questions:
+                try:
+                    answers.append(ask(settings).parts)
+                except RefusedError:
+                    answers.append(())
+            found.append((answers, len(drawn) - before))
+        (shared, n_drawn), (own, n_drawn_alone) = found
+        assert shared == own
+        is_first = cards == [CARD, CARD] and runner is SERVER
+        assert is_first or n_drawn < n_drawn_alone
+
+    other = estimators(MODELS["llama-3.1-8b Q4_K_M"](), machine, SERVER)
+    assert other.graphs.layouts is not estimators(model, machine, SERVER).graphs.layouts
+
+
+@pytest.mark.parametrize("name", list(MODELS)[:: max(1, truth.EVERY)])
+def test_samples_whose_tensors_were_made_in_the_same_order_have_one_structure(name):
+    """And those that were not are compared tensor by tensor."""
+    model = MODELS[name]()
+    estimator = Estimator(model, truth.machine([CARD], host_bytes=1 << 40), SERVER)
+    compute, samples = ComputeEstimator(model, estimator.machine, SERVER), []
+    for settings in _questions(model.n_layer)[::4]:
+        try:
+            params = compute.params(truth.setup(estimator, settings))
+        except RefusedError:
+            continue
+        samples += [Samples(compute.draw)(params(n, 1, 1)) for n in (512, 1)]
+
+    for one, other in itertools.combinations(samples, 2):
+        assert one.is_like(other) == (one.structure == other.structure)
 
 
 def _counted(monkeypatch, owner, name):

@@ -145,7 +145,10 @@ class GraphParams:
 
     @property
     def shaping(self) -> Hashable:
-        """All that decides which tensors the graph has, and their shapes; None where that is not easily said."""
+        """All that decides which tensors the graph has, and their shapes; None where that is not easily said.
+
+        Backends and what lies on them decide neither.
+        """
         if self.lent is not None or self.adapters:
             return None
         tied = self.weights.get("token_embd.weight") == self.output
@@ -185,6 +188,8 @@ def copy_name(name: str, backend: int) -> str:
 
 
 _SHAPING = [
-    field.name for field in fields(GraphParams) if field.name not in VARYING - {"n_ctx", "n_ctx_seq"} | {"output", "pin"}
+    field.name
+    for field in fields(GraphParams)
+    if field.name not in VARYING - {"n_ctx", "n_ctx_seq"} | {"output", "pin", "backends"}
 ]
 _FIXED = [field.name for field in fields(GraphParams) if field.name not in VARYING]

@@ -19,6 +19,8 @@ from fitplug.memory.graph.tensor import Tensor
 
 MAX_SAMPLES = 32
 """The oldest goes first."""
+_KINDS = attrgetter("op", "type", "param", "is_input", "is_output")
+_SHAPES = attrgetter("ne", "nb")
 
 
 def sections(graph: Graph) -> Iterator[tuple[Hashable, list[Tensor]]]:
@@ -52,8 +54,19 @@ class Sample:
             self.parts.setdefault(key, []).extend(tensors)
         self.tensors = list(chain.from_iterable(self.parts.values()))
         self.numbers = {t.serial: i for i, t in enumerate(self.tensors)}
+        self._answers: dict[int, Hashable] = {}
         self.composed: dict[bool, Composed] = {}
         """What composes such graphs, with and without op_offload."""
+
+    @cached_property
+    def kinds(self) -> list[Hashable]:
+        """What each tensor is by itself but for its shape."""
+        return list(map(_KINDS, self.tensors))
+
+    @cached_property
+    def shapes(self) -> list[Hashable]:
+        """Of each tensor."""
+        return list(map(_SHAPES, self.tensors))
 
     @cached_property
     def structure(self) -> list[Hashable]:
@@ -68,6 +81,22 @@ class Sample:
             )
             for t in self.tensors
         ]  # fmt: skip
+
+    @cached_property
+    def made(self) -> Hashable:
+        """In which order which sources were made, weights included: if this and `kinds` are equal, the structures are too."""
+        first = self.tensors[0].serial if self.tensors else 0
+        return (
+            [t.serial - first for t in self.tensors],
+            [len(t.src) for t in self.tensors],
+            [s and s.serial - first for t in self.tensors for s in t.src],
+            [t.view_src and t.view_src.serial - first for t in self.tensors],
+            [(t.serial - first, il >= 0) for t, il in self.graph.pins],
+        )
+
+    def is_like(self, other: "Sample") -> bool:
+        """Whether their structures are equal."""
+        return self.kinds == other.kinds and (self.made == other.made or self.structure == other.structure)
 
     @cached_property
     def asked(self) -> Sequence[Backend]:
@@ -118,27 +147,27 @@ class Sample:
                 found += [tuple(step.nodes) for step in order or ()]
         return found
 
-    def answers(self, t: Tensor) -> Hashable:
-        """What backends and the allocator make of an operation's shapes."""
-        alike = [s is not None and s.nb == t.nb and s.ne == t.ne for s in t.src] if t.op in INPLACE else ()
-        return [(backend.takes(t), backend.offloads_op(t)) for backend in self.asked], alike
+    def answers(self, i: int) -> Hashable:
+        """What backends and the allocator make of an operation's shapes, by its number."""
+        found = self._answers.get(i)
+        if found is None:
+            t = self.tensors[i]
+            alike = [s is not None and s.nb == t.nb and s.ne == t.ne for s in t.src] if t.op in INPLACE else ()
+            found = self._answers[i] = [(backend.takes(t), backend.offloads_op(t)) for backend in self.asked], alike
+        return found
 
     def changes(self, other: "Sample") -> set[int] | None:
         """Numbers of the tensors that have another shape there, or a source that has; None where more is different."""
-        if self.structure != other.structure:
+        if not self.is_like(other):
             return None
-        changed = {i for i, (a, b) in enumerate(zip(self.tensors, other.tensors, strict=True)) if a.ne != b.ne or a.nb != b.nb}
-        if changed and self.fused != other.fused:
+        changed = {i for i, (a, b) in enumerate(zip(self.shapes, other.shapes, strict=True)) if a != b}
+        if not changed:
+            return changed
+        if self.fused != other.fused:
             return None
-        number = self.numbers.get
-        touched = {
-            i
-            for i, t in enumerate(self.tensors)
-            if i in changed or any(s is not None and number(s.serial) in changed for s in t.src)
-        }
-        if any(self.answers(self.tensors[i]) != other.answers(other.tensors[i]) for i in touched):
-            return None
-        return touched
+        meant = {id(self.tensors[i]) for i in changed}
+        touched = {i for i, t in enumerate(self.tensors) if i in changed or not meant.isdisjoint(map(id, t.src))}
+        return touched if all(self.answers(i) == other.answers(i) for i in touched) else None
 
 
 def _character(backend: Backend) -> Hashable:
@@ -170,19 +199,25 @@ class Samples:
 
     def __init__(self, draw: Callable[[GraphParams], GraphContext]) -> None:
         self._draw = draw
-        self._kept: dict[Hashable, Sample] = {}
+        self._kept: dict[Hashable, list[Sample]] = {}
+        """By what decides shapes, one for each set of backends; all look at the first one's drawing."""
 
     def __call__(self, params: GraphParams, *, placed: bool = False) -> Sample:
         """One for these settings; `placed`: its layers lie where these say."""
         key = params.shaping
-        found = None if key is None else self._kept.get(key)
-        if found is None or (placed and found.params != params):
-            found = Sample(params, self._draw(params.keeping(SAMPLE)).gf)
-            if key is not None and not placed:
-                while len(self._kept) >= MAX_SAMPLES:
-                    del self._kept[next(iter(self._kept))]
-                self._kept[key] = found
+        alike = [] if key is None else self._kept.get(key, [])
+        if key is None or (placed and not (alike and alike[0].params == params)):
+            return self._drawn(params)
+        found = next((sample for sample in alike if sample.params.backends == params.backends), None)
+        if found is None:
+            found = Sample(params, alike[0].graph) if alike else self._drawn(params)
+            while not alike and len(self._kept) >= MAX_SAMPLES:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = [*alike, found]
         return found
+
+    def _drawn(self, params: GraphParams) -> Sample:
+        return Sample(params, self._draw(params.keeping(SAMPLE)).gf)
 
 
 class Sizes(dict[Demand, int]):
