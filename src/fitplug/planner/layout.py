@@ -216,12 +216,15 @@ def _send_away(items: Sequence[Item], layers: Sequence[int], room: int) -> dict[
 
 def _smallest_cover(parts: Sequence[tuple[int, str, int]], need: int) -> dict[int, Parts]:
     """The lightest choice of (layer, part, bytes) that comes to `need`; of nearly equal ones that of fewest layers."""
+    sums = [0]
+    """Of each choice, by its number: bit k says whether part k is in it."""
+    for _, _, n in parts:
+        sums += [n_bytes + n for n_bytes in sums]
     best: tuple[int, int, int] | None = None
-    for chosen in range(1 << len(parts)):
-        picked = [part for k, part in enumerate(parts) if chosen >> k & 1]
-        n_bytes = sum(n for _, _, n in picked)
-        if n_bytes >= need:
-            rank = (n_bytes // _NEARLY, len({i for i, _, _ in picked}), chosen)
+    for chosen, n_bytes in enumerate(sums):
+        if n_bytes >= need and (best is None or n_bytes // _NEARLY <= best[0]):
+            n_layers = len({i for k, (i, _, _) in enumerate(parts) if chosen >> k & 1})
+            rank = (n_bytes // _NEARLY, n_layers, chosen)
             best = rank if best is None or rank < best else best
     away: dict[int, Parts] = {}
     for k, (i, name, _) in enumerate(parts):

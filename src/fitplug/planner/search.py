@@ -9,7 +9,7 @@ from fitplug.machine.backends import find_devices
 from fitplug.machine.records import Machine
 from fitplug.model.records import Model
 from fitplug.planner.climb import Grid, climb
-from fitplug.planner.costs import layer_caches, share_of_experts, weigh
+from fitplug.planner.costs import Costs, layer_caches, share_of_experts, weigh
 from fitplug.planner.layout import (
     SINGLE_COPY,
     Item,
@@ -51,10 +51,8 @@ class Search:
         """What the runner has no place for is left alone like what the user has given."""
         self.whole_experts = "overrides" in lacks and "overrides" not in given
         """Only -ncmoe can be said: all experts of the first layers, and no parts of others."""
-        movable = not given & {"n_cpu_moe", "overrides"} and "n_cpu_moe" not in lacks
-        self.costs = weigh(model, settings, names, movable=movable)
-        if self.whole_experts and not self.costs.experts:
-            self.costs = weigh(model, settings, names, movable=False)
+        same = like is not None and _weighed_by(like.settings) == _weighed_by(settings)
+        self.costs: Costs = like.costs if like is not None and same else self._weigh(names, lacks)
         self.devices = tuple(range(len(names)) if settings.devices is None else find_devices(names, settings.devices))
         """The devices that llama.cpp will see, as numbers in the machine; -ts counts these."""
         self.readings: Sequence[float] = like.readings if like is not None else _readings(self.machine)
@@ -68,6 +66,11 @@ class Search:
         self.surcharge: Surcharge = Surcharge(mask, like.surcharge if like is not None else None)
         self.quick = False
         """Be content with a good plan, without a proof that the next step up fails."""
+
+    def _weigh(self, names: Sequence[str], lacks: frozenset[str]) -> Costs:
+        movable = not self.given & {"n_cpu_moe", "overrides"} and "n_cpu_moe" not in lacks
+        costs = weigh(self.model, self.settings, names, movable=movable)
+        return weigh(self.model, self.settings, names, movable=False) if self.whole_experts and not costs.experts else costs
 
     def variant(self, *, quick: bool | None = None, fresh: bool = False, **changes: Any) -> "Search":
         """The same with other fixed settings.
@@ -319,6 +322,11 @@ class Search:
     def _smallest_part(self) -> int:
         sizes = [n for layer in self.costs.layers for n in layer.parts.values()]
         return min(sizes, default=min((layer.whole for layer in self.costs.layers if layer.whole), default=0))
+
+
+def _weighed_by(settings: Settings) -> tuple[object, ...]:
+    """What the ledger of weights depends on."""
+    return settings.overrides, settings.n_cpu_moe, settings.drafts_by_mtp
 
 
 def _readings(machine: Machine) -> Sequence[float]:

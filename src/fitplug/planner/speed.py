@@ -7,6 +7,7 @@ What each device does for a token is taken from the same placement of weights an
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from fitplug.extension import Runner
 from fitplug.machine.records import Machine
@@ -17,7 +18,7 @@ from fitplug.memory.records import HOST, Estimate
 from fitplug.memory.sizes import alloc_size
 from fitplug.model.records import Model
 from fitplug.planner.costs import EXPERTS, INPUTS, share_of_experts
-from fitplug.planner.hardware import hardware_of
+from fitplug.planner.hardware import Hardware, hardware_of
 from fitplug.planner.records import Range, Speed
 from fitplug.planner.speed_host import copy_seconds, host_bandwidth
 from fitplug.planner.speed_links import SUPPOSED, Link, link_of, link_seconds
@@ -42,6 +43,7 @@ class Speedometer:
         self._estimator = Estimator(model, machine, runner)
         self._names = machine.device_names()
         self._host = host_bandwidth(machine)
+        self._devices: dict[str, Hardware] = {}
 
     def __call__(self, estimate: Estimate) -> Speed | None:
         """The range of tokens per second; None where a device's kind or bandwidth is unknown."""
@@ -122,7 +124,7 @@ class Speedometer:
         weights, parameters = self._weights(estimate, placement)
         caches = self._caches(estimate, placement, depth)
         layers = Counter(placement.layer_devices[:-1])
-        experts = Counter(placement.layer_devices[il] for il in self._moe_layers())
+        experts = Counter(placement.layer_devices[il] for il in self._moe_layers)
         found: dict[str, Work] = {}
         for name in (*placement.names, HOST):
             if not weights.get(name) and not caches.get(name):
@@ -140,7 +142,9 @@ class Speedometer:
         """Kind, backend, bandwidth and throughput of a device."""
         if name == HOST:
             return KINDS["cpu"], "cpu", self._host[0], None
-        found = hardware_of(self.machine.devices[self._names.index(name)])
+        found = self._devices.get(name)
+        if found is None:
+            found = self._devices[name] = hardware_of(self.machine.devices[self._names.index(name)])
         return found.row, found.backend, found.bandwidth, found.throughput
 
     def _weights(self, estimate: Estimate, placement: Placement) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
@@ -148,19 +152,28 @@ class Speedometer:
         placed = self._estimator.placed(placement, estimate.settings)
         n_bytes: dict[str, Counter[str]] = defaultdict(Counter)
         n_weights: dict[str, Counter[str]] = defaultdict(Counter)
-        share = share_of_experts(self.model)
         places = [(name, buffer) for name, buffer in placed.tensors().items() if not name.startswith(INPUTS)]
         if self.model.tied_output and placed.output_buffer is not None:
             places.append(("token_embd.weight", placed.output_buffer))
         for name, buffer in places:
-            tensor = self.model.tensors[name]
-            used = share if EXPERTS.match(name) else 1.0
             device = buffer if buffer in self._names else HOST
-            group = TYPE_GROUPS.get(tensor.type, "iq")
-            n_bytes[device][group] += round(tensor.n_bytes * used)
-            n_weights[device][group] += round(tensor.n_elements * used) if len(tensor.shape) > 1 else 0
+            group, read, used = self._reads[name]
+            n_bytes[device][group] += read
+            n_weights[device][group] += used
         return n_bytes, n_weights
 
+    @cached_property
+    def _reads(self) -> Mapping[str, tuple[str, int, int]]:
+        """Of each tensor its type group, and how many of its bytes, and weights, a token needs."""
+        share = share_of_experts(self.model)
+        found: dict[str, tuple[str, int, int]] = {}
+        for name, tensor in self.model.tensors.items():
+            used = share if EXPERTS.match(name) else 1.0
+            n_weights = round(tensor.n_elements * used) if len(tensor.shape) > 1 else 0
+            found[name] = TYPE_GROUPS.get(tensor.type, "iq"), round(tensor.n_bytes * used), n_weights
+        return found
+
+    @cached_property
     def _moe_layers(self) -> set[int]:
         return {int(found[1]) for found in map(EXPERTS.match, self.model.tensors) if found} & set(range(self.model.n_layer))
 
