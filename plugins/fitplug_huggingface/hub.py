@@ -167,7 +167,7 @@ def download_folder() -> str:
 def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> str:
     """Fetch files with the hub's own package, which resumes, verifies and shows progress; the first one's path."""
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+    from huggingface_hub.errors import GatedRepoError
 
     try:
         paths = [
@@ -183,10 +183,9 @@ def download(listing: Listing, entries: Sequence[Entry], folder: str | None) -> 
         ]
     except GatedRepoError:
         raise _gated(listing.repository, endpoint()) from None
-    except (HfHubHTTPError, OSError) as error:
-        raise NetworkError(
-            f"downloading from {listing.repository} failed: {str(error).strip().splitlines()[0][:160]}"
-        ) from None
+    except Exception as error:  # noqa: BLE001 - the package raises what its many layers raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise NetworkError(f"downloading from {listing.repository} failed: {reason}") from None
     return str(paths[0])
 
 

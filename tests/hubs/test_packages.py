@@ -110,6 +110,17 @@ def test_a_download_that_breaks_is_one_line(filled, scheme):
     assert "Traceback" not in done.stderr
 
 
+def test_a_download_that_stalls_is_one_line(filled, scheme, monkeypatch):
+    """Whichever exception the package's own network code has for it."""
+    monkeypatch.setenv("HF_HUB_DOWNLOAD_TIMEOUT", "1")
+    monkeypatch.setenv("MODELSCOPE_DOWNLOAD_TIMEOUT", "1")
+    monkeypatch.setenv("MODELSCOPE_DOWNLOAD_MAX_RETRIES", "1")
+    filled.faults["cdn"] = ["stall*"]
+    done = fitplug("download", f"{scheme}:team/model:Q4_K_M")
+    assert done.returncode == 3
+    assert done.stderr.strip().splitlines()[-1].startswith("error: downloading from team/model failed")
+
+
 def test_a_gated_download_says_what_to_do(filled, scheme):
     """As all commands do, though here it is the package that is refused."""
     filled.repositories["team/model"].gated = True

@@ -86,6 +86,12 @@ def test_across_repositories_the_larger_model_that_is_on_the_gpu_wins():
     assert best_of([]) is None
 
 
+def test_across_repositories_one_that_the_disk_takes_is_before_one_that_it_does_not():
+    """Whatever else speaks for the other."""
+    small, large = (advise([row("Q4_K_M", 4.9, n_params=n)], "balanced", free) for n, free in ((4, None), (9, 1)))
+    assert best_of([large, small]) is small
+
+
 def test_words_for_quality_follow_the_bits():
     """More bits never sound worse."""
     assert [limit for limit, _ in QUALITY] == sorted((limit for limit, _ in QUALITY), reverse=True)

@@ -88,6 +88,8 @@ class Advice(NamedTuple):
 
     row: Row
     reason: str
+    storable: bool = True
+    """Whether the disk has room for it."""
 
 
 def place(plan: Plan) -> str:
@@ -115,7 +117,7 @@ def advise(rows: Sequence[Row], goal: Goal, free_bytes: int | None = None) -> Ad
         return None
     choice = _by_goal(storable or fitting, goal)
     if not storable:
-        return choice._replace(reason=f"{choice.reason}; there is not enough disk space for it")
+        return choice._replace(reason=f"{choice.reason}; there is not enough disk space for it", storable=False)
     return choice
 
 
@@ -171,10 +173,10 @@ def _facts(row: Row) -> str:
 
 
 def best_of(advice: Sequence[Advice]) -> Advice | None:
-    """Of the choices of several repositories: on the GPU before not, then the most parameters, then the fastest."""
+    """Of the choices of several repositories: what the disk takes, on the GPU before not, the most parameters, the fastest."""
 
-    def key(one: Advice) -> tuple[int, int, float]:
+    def key(one: Advice) -> tuple[bool, int, int, float]:
         plan = one.row.plan
-        return (_rank(one.row) // 2, plan.model.n_params if plan is not None else 0, one.row.tokens_per_s)
+        return (one.storable, _rank(one.row) // 2, plan.model.n_params if plan is not None else 0, one.row.tokens_per_s)
 
     return max(advice, key=key, default=None)
