@@ -157,6 +157,18 @@ def test_no_listing_leads_out_of_its_folder(hub, run, gguf, scheme, name, tmp_pa
         assert run(command, f"{scheme}:team/model:{name}").status == 3
 
 
+def test_a_header_that_another_fitplug_read_is_read_anew(hub, run, gguf, scheme, monkeypatch):
+    """This one may see more in it."""
+    hub.add("team/model", {"Model-Q4_K_M.gguf": gguf("gemma-3-4b", n_merges=1000)})
+    requests = []
+    for version in ("1", "2", "2"):
+        monkeypatch.setattr("fitplug.sources.headers._version", lambda version=version: version)
+        hub.log.clear()
+        assert run("show", f"{scheme}:team/model").status == 0
+        requests.append(len(hub.log))
+    assert requests[0] == requests[1] > requests[2] == 1
+
+
 def test_a_cache_of_headers_that_was_cut_is_read_anew(hub, run, gguf, tmp_path, scheme):
     """And mended."""
     hub.add("team/model", {"Model-Q4_K_M.gguf": gguf("gemma-3-4b", n_merges=1000)})

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,6 @@ from fitplug.sources.side_by_side import side_by_side
 
 MAX_FAILURES = 2
 """One after the other, after which the network counts as gone: each may have taken half a minute."""
-VERSION = 1
-"""Of what is kept; another one is not believed."""
 MAX_KEPT_BYTES = 32 << 20
 ReadSafetensors = Callable[[Sequence[Blob]], Header]
 
@@ -178,10 +177,21 @@ def _with_header(blob: Blob) -> Blob:
     return prefix
 
 
+@cache
+def _version() -> str:
+    """Of what is kept: what another fitplug read is not believed, since this one may read more."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("fitplug")
+    except PackageNotFoundError:
+        return ""
+
+
 def header_to_json(header: Header) -> dict[str, Any]:
     """All of a header, as JSON can hold it."""
     return {
-        "version": VERSION,
+        "version": _version(),
         "format": header.format,
         "metadata": {key: _value_to_json(value) for key, value in header.metadata.items()},
         "tensors": [list(tensor) for tensor in header.tensors.values()],
@@ -203,7 +213,7 @@ def header_from_json(data: Mapping[str, Any]) -> Header:
     Raises:
         ValueError, TypeError, KeyError: it is of another version, or damaged.
     """
-    if data["version"] != VERSION:
+    if data["version"] != _version():
         raise ValueError(data["version"])
     tensors = [Tensor(name, type_, tuple(shape), *rest) for name, type_, shape, *rest in data["tensors"]]
     n_bytes, shards, header_bytes, version, byte_order, notes = data["rest"]
