@@ -53,11 +53,12 @@ class SparseAttention:
         """Attention and its output projection."""
         g, layer = self.g, self.g.hparams(il)
         qr = compressed_query(g, cur, il)
-        if layer.n_embd_indexer:
+        windowed = self.swa is not None and layer.is_swa
+        if layer.n_embd_indexer and not windowed:
             self.top_k = build_top_k(g, self.dsa, cur, qr, self.inp_pos, il)
         q, k, v = absorbed(g, self._heads(il), qr, cur, self.inp_pos, il)
         v_mla = g.needed("attn_v_b", il)
-        if self.swa is not None and layer.is_swa:
+        if self.swa is not None and windowed:
             out = g.build_attn(self.swa, ABSENT, q, k, v, il, v_mla=v_mla)
         else:
             out = build_attn_dsa(g, self.dsa, q, k, v, g.need(self.top_k), il, v_mla=v_mla)
