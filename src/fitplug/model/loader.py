@@ -148,6 +148,12 @@ class _Run:
     def _if(self, condition: Code, then: Code, other: Code = ()) -> None:
         self.block(then if self.value(condition) else other)
 
+    def _try(self, body: Code, otherwise: Code) -> None:
+        try:
+            self.block(body)
+        except _RefusalError:
+            self.block(otherwise)
+
     def _for(self, name: str, first: Code, end: Code, body: Code) -> None:
         for i in range(self.value(first), self.value(end)):
             self.known[name] = i
@@ -182,8 +188,9 @@ class _Run:
     def _continue(self) -> None:
         raise _Next
 
-    def _tensor(self, target: str, name: str, index: Code, shape: Code, flags: Code) -> None:
-        found = self.create(self.named(name, index), tuple(map(self.value, shape)), self.value(flags))
+    def _tensor(self, target: str, name: Code, index: Code, shape: Code, flags: Code) -> None:
+        full = self.named(name, index) if isinstance(name, str) else self.value(name[0])
+        found = self.create(full, tuple(map(self.value, shape)), self.value(flags))
         if target:
             self._set(target, found)
 
@@ -299,9 +306,9 @@ class _Run:
 
 
 STATEMENTS = {
-    "=": "let", "layer": "layer", "copy": "copy", "if": "if", "for": "for", "def": "define", "call": "call", "throw": "throw",
-    "assert": "assert", "unknown": "forget", "return": "return", "continue": "continue", "t": "tensor", "qkv": "qkv",
-    "gate_up": "gate_up",
+    "=": "let", "layer": "layer", "copy": "copy", "if": "if", "for": "for", "try": "try", "def": "define", "call": "call",
+    "throw": "throw", "assert": "assert", "unknown": "forget", "return": "return", "continue": "continue", "t": "tensor",
+    "qkv": "qkv", "gate_up": "gate_up",
 }  # fmt: skip
 
 
