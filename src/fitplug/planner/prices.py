@@ -96,8 +96,7 @@ def _gain(flag: Flag, choice: Choice, start: Search, request: Request) -> str:
     if "n_gpu_layers" in changes:
         changes["n_gpu_layers"] = -1
     given = request.given - set(flag.names)
-    lacks = frozenset(start.trials.runner.cannot_express)
-    free = Search(start.model, start.trials, replace(start.settings, **changes), given | (start.given & lacks))
+    free = Search(start.model, start.trials, replace(start.settings, **changes), given)
     free.quick = True
     freer = replace(request, given=given)
     found = choose(free, make_grid(start.model, free.settings, freer), freer)

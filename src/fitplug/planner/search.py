@@ -47,7 +47,8 @@ class Search:
     ) -> None:
         self.machine, self.trials, self.settings = trials.machine, trials, settings
         lacks = frozenset(trials.runner.cannot_express)
-        self.model, self.given, names = model, given | lacks, self.machine.device_names()
+        self.model, self._users, names = model, given, self.machine.device_names()
+        self.given = given | lacks
         """What the runner has no place for is left alone like what the user has given."""
         self.whole_experts = "overrides" in lacks and "overrides" not in given
         """Only -ncmoe can be said: all experts of the first layers, and no parts of others."""
@@ -68,7 +69,7 @@ class Search:
         """Be content with a good plan, without a proof that the next step up fails."""
 
     def _weigh(self, names: Sequence[str], lacks: frozenset[str]) -> Costs:
-        movable = not self.given & {"n_cpu_moe", "overrides"} and "n_cpu_moe" not in lacks
+        movable = not self._users & {"n_cpu_moe", "overrides"} and "n_cpu_moe" not in lacks
         costs = weigh(self.model, self.settings, names, movable=movable)
         return weigh(self.model, self.settings, names, movable=False) if self.whole_experts and not costs.experts else costs
 
@@ -80,7 +81,7 @@ class Search:
             fresh: What was learnt says nothing about these settings; else it is taken along as a first guess.
             changes: Fields of `Settings`.
         """
-        other = Search(self.model, self.trials, replace(self.settings, **changes), self.given, self)
+        other = Search(self.model, self.trials, replace(self.settings, **changes), self._users, self)
         other.quick = self.quick if quick is None else quick
         if fresh:
             other.surcharge.points.clear()
