@@ -6,18 +6,28 @@ from dataclasses import replace
 import pytest
 
 import truth_support as truth
+from fitplug.errors import RefusedError
 from fitplug.formats.header import Tensor
+from fitplug.memory.estimate import Estimator
 from fitplug.model.describe import describe
+from fitplug.settings import Settings
 
 ARCHITECTURES = truth.architectures()
 LATENT = truth.Answers("latent")
 MISSING = json.loads((truth.TRUTH / "missing.json").read_text())
-NULL = {"ssm_conv1d.bias", "indexer.proj.weight", "indexer.attn_k.weight", "indexer.attn_q_b.weight"}
-"""Tensors that loaders do without and graphs do not: llama.cpp follows a null pointer there."""
 
 
 def _header(name, **changed):
     return replace(truth.header(f"tiny/{name}", "F32"), **changed)
+
+
+def _refused(model):
+    """By its loader or, where that takes the tensor as optional, by its graph."""
+    try:
+        Estimator(model, truth.machine(()), truth.RUNNERS["llama-server"])(Settings(n_ctx=512))
+    except RefusedError:
+        return True
+    return False
 
 
 def _without(header, tensor):
@@ -33,14 +43,24 @@ def test_a_file_that_llama_cpp_loads_is_not_refused(name):
 def test_a_file_without_a_tensor_is_refused_where_llama_cpp_refuses_it(name):
     header = _header(name)
     for tensor, answered in MISSING[name].items():
-        if tensor.split(".", 2)[-1] not in NULL:
-            assert bool(describe(_without(header, tensor)).refusals) != answered, tensor
+        model = describe(_without(header, tensor))
+        assert (not model.refusals) if answered else _refused(model), tensor
 
 
 def test_the_missing_tensor_is_named():
     header = _without(_header("llama-dense"), "blk.1.attn_k.weight")
 
     assert describe(header).refusals == ("the tensor blk.1.attn_k.weight is missing",)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"), [("glm-dsa-moe", "blk.0.indexer.proj.weight"), ("falcon-h1-dense", "blk.0.ssm_conv1d.bias")]
+)
+def test_a_tensor_that_the_graph_alone_cannot_do_without_is_named(name, tensor):
+    model = describe(_without(_header(name), tensor))
+
+    with pytest.raises(RefusedError, match=f"crashes.*{tensor}"):
+        Estimator(model, truth.machine(()), truth.RUNNERS["llama-server"])(Settings(n_ctx=512))
 
 
 def test_a_tensor_of_another_shape_is_refused():

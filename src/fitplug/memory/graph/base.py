@@ -1,33 +1,22 @@
 """The common part of a graph under construction: weights by name, inputs, norms, products (src/llama-graph.cpp)."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from fitplug.errors import RefusedError
 from fitplug.memory.graph import ops as ggml
-from fitplug.memory.graph.build import Graph, Section
-from fitplug.memory.graph.errors import UnknownGraphError
+from fitplug.memory.graph.build import Section
+from fitplug.memory.graph.graph_weights import ABSENT, GraphWeights, Linear
 from fitplug.memory.graph.layers import layer_classes, shortened
-from fitplug.memory.graph.params import OUTPUT, Copied, GraphParams, Home, copy_name
-from fitplug.memory.graph.quirks import MOST, QUIRKS
-from fitplug.memory.graph.scales import passed
-from fitplug.memory.graph.tensor import Buffer, Tensor, next_serial
+from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.tensor import Tensor, next_serial
 from fitplug.model.records import Layer
+
+__all__ = ["ABSENT", "LLM_NORM", "LLM_NORM_GROUP", "LLM_NORM_RMS", "FusedNode", "GraphBase", "Linear"]
 
 # llm_norm_type
 LLM_NORM, LLM_NORM_RMS, LLM_NORM_GROUP = "norm", "rms", "group"
-
-
-class Linear(NamedTuple):
-    """What the file has under one name: NAME.weight, NAME.bias, NAME.scale; None for what is missing."""
-
-    weight: Tensor | None
-    bias: Tensor | None = None
-    scale: Tensor | None = None
-
-
-ABSENT = Linear(None)
 
 
 class FusedNode(NamedTuple):
@@ -38,18 +27,14 @@ class FusedNode(NamedTuple):
     il: int
 
 
-class GraphBase:
+class GraphBase(GraphWeights):
     """The state of `llm_graph_context` under its names, and what every block needs."""
 
     def __init__(self, params: GraphParams) -> None:
         """Start an empty graph."""
+        super().__init__(params)
         model = params.model
         layer = model.layers[0]
-        self.params = params
-        self.model = model
-        self.arch = model.drawn_as
-        self.quirks = QUIRKS.get(self.arch, MOST)
-        self.gf = Graph()
         self.n_embd = model.n_embd
         self.n_layer = model.n_layer
         self.n_layer_nextn = model.n_layer_nextn
@@ -67,11 +52,6 @@ class GraphBase:
         """res->t_logits, where tokens may be picked from it."""
         self.inp_tokens: Tensor | None = None
         """res->t_inp_tokens, once there are embeddings."""
-        self._tensors: dict[str, Tensor | None] = {}
-        self._linears: dict[tuple[str, int], Linear] = {}
-        self._adapters: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        """Halves of adapters by the identity of the weight that they change."""
-        self._passed_scales = passed(self.arch, mtp=params.mtp)
         self._pins = params.pins_layers
 
     # Numbers of the header
@@ -99,146 +79,6 @@ class GraphBase:
         """hparams.f_embedding_scale."""
         default = self.quirks.embedding_scale
         return 0.0 if default is None else self.get_float("embedding_scale", default)
-
-    # Weights
-
-    def tensor(self, name: str) -> Tensor | None:
-        """The tensor of the file with exactly this name, or None."""
-        t = self._tensors.get(name)
-        if t is None and name not in self._tensors:
-            found = self.model.header.tensors.get(name)
-            buffer = self.params.weights.get(name)
-            t = None if found is None or buffer is None else self.weight_in(found.type, found.shape, buffer, name)
-            self._tensors[name] = t
-            if t is not None and name in self.params.adapters:
-                self._adapt(t, name)
-        return t
-
-    def _adapt(self, t: Tensor, name: str) -> None:
-        self._adapters[id(t)] = [
-            (self.weight_in(a.type, a.shape, buffer), self.weight_in(b.type, b.shape, buffer))
-            for a, b, buffer in self.params.adapters[name]
-        ]
-
-    @staticmethod
-    def weight_in(type_: str, shape: Sequence[int], buffer: Buffer, home: Home | None = None) -> Tensor:
-        """A weight of this type and shape that lies in `buffer`, since that is its home."""
-        n = len(shape)
-        ne = (shape[0] if n else 1, shape[1] if n > 1 else 1, shape[2] if n > 2 else 1, shape[3] if n > 3 else 1)
-        t = Tensor("NONE", type_, ne, [])
-        t.buffer, t.param = buffer, home
-        return t
-
-    def w(self, name: str, il: int = -1) -> Linear:
-        """`model.layers[il].NAME` with its bias and scale; without `il` a tensor outside the layers.
-
-        `name` is the one in the file without "blk.N." and ".weight": w("attn_q", il), w("output_norm").
-        """
-        linear = self._linears.get((name, il))
-        if linear is None:
-            linear = self._linears[name, il] = self._linear(name, self.params.blocks.linears.get((name, il)))
-        return linear
-
-    def _linear(self, name: str, parts: Mapping[str, str] | None) -> Linear:
-        if parts is None:
-            return ABSENT
-        weight, bias = parts.get("weight"), parts.get("bias") if name not in self.quirks.unused_biases else None
-        scale = parts.get("scale") if name in self._passed_scales else None
-        return Linear(
-            None if weight is None else self.tensor(weight),
-            None if bias is None else self.tensor(bias),
-            None if scale is None else self.tensor(scale),
-        )
-
-    def need(self, t: Tensor | None) -> Tensor:
-        """A tensor that the architecture cannot do without.
-
-        Raises:
-            UnknownGraphError: the file does not have it.
-        """
-        if t is None:
-            raise UnknownGraphError(self.arch)
-        return t
-
-    def needed(self, name: str, il: int = -1) -> Tensor:
-        """The weight of `w`, where the graph cannot be drawn without it.
-
-        Raises:
-            UnknownGraphError: the file lacks it.
-        """
-        weight = self.w(name, il).weight
-        if weight is None:
-            raise UnknownGraphError(f"{self.arch}: there is no tensor {name}")
-        return weight
-
-    @cached_property
-    def tok_embd(self) -> Tensor | None:
-        """model.tok_embd; some take a second output matrix for it where the file has none (src/models/codeshell.cpp)."""
-        embd = self.tensor("token_embd.weight")
-        if embd is not None or self.model.row.input != "tied" or self.w("output").weight is None:
-            return embd
-        found = self.model.header.tensors["output.weight"]
-        return self.weight_in(found.type, found.shape, self.params.weights[found.name], found.name)
-
-    @cached_property
-    def tok_embd_or_lent(self) -> Tensor:
-        """The draft's own token embeddings, or the target's (model_other->tok_embd)."""
-        return self.tok_embd if self.tok_embd is not None else self.tok_embd_of_target
-
-    @cached_property
-    def tok_embd_of_target(self) -> Tensor:
-        """model_other->tok_embd."""
-        return self._lent("tok_embd")
-
-    def output_or_lent(self, own: Linear) -> Tensor:
-        """The draft's own output matrix, or the target's (model_other->output)."""
-        return own.weight if own.weight is not None else self._lent("output")
-
-    def _lent(self, name: Literal["tok_embd", "output"]) -> Tensor:
-        lent = self.params.lent and getattr(self.params.lent, name)
-        if lent is None:
-            raise UnknownGraphError(f"{self.arch}: the target's {name} is not here")
-        return self.weight_in(lent.type, lent.shape, lent.buffer)
-
-    @cached_property
-    def output(self) -> Linear:
-        """model.output with its bias and scale; the token embeddings where the file has none of its own.
-
-        They are one tensor if they lie in one buffer type (TENSOR_DUPLICATED in llama_model_loader::create_tensor), and so
-        have one copy on a device that reads both.
-        """
-        own = self.w("output")
-        found = self.model.header.tensors.get("token_embd.weight")
-        if own.weight is not None or found is None:
-            return own
-        embd, buffer = self.tok_embd, self.params.output
-        if embd is not None and embd.buffer == buffer and not self.model.row.output_first:
-            return own._replace(weight=embd)
-        copy = self.weight_in(found.type, found.shape, buffer, OUTPUT)
-        if found.name in self.params.adapters:
-            self._adapt(copy, found.name)
-        return own._replace(weight=copy)
-
-    def rope_factors(self, il: int) -> Tensor | None:
-        """llama_model::get_rope_factors: frequencies of the file, else the long or short set of longrope.
-
-        Layers share the copy in one buffer type (TENSOR_DUPLICATED).
-        """
-        name = "rope_freqs.weight"
-        if name not in self.model.header.tensors:
-            orig = self.hparam("n_ctx_orig_yarn") or self.model.n_ctx_train
-            name = f"rope_factors_{'long' if self.params.n_ctx_seq > orig else 'short'}.weight"
-        found = self.model.header.tensors.get(name)
-        if found is None:
-            return None
-        sections = self.gf.sections
-        self.gf.mixes_copies |= not sections or sections[-1].il != il
-        buffer = self.params.weights[copy_name(name, self.params.layer_backends[il])]
-        key = f"{name} in {buffer.name}"
-        t = self._tensors.get(key)
-        if t is None:
-            t = self._tensors[key] = self.weight_in(found.type, found.shape, buffer, Copied(name))
-        return t
 
     # The loop over the layers
 
@@ -295,9 +135,7 @@ class GraphBase:
 
     def build_lora_mm(self, w: Tensor | None, cur: Tensor, w_s: Tensor | None = None) -> Tensor:
         """llm_graph_context::build_lora_mm."""
-        if w is None:
-            raise UnknownGraphError(self.arch)
-        res = ggml.mul_mat(w, cur)
+        res = ggml.mul_mat(self.need(w), cur)
         if w_s is not None:
             res = ggml.mul(res, w_s)
         for a, b in self._adapters.get(id(w), ()):
@@ -317,9 +155,7 @@ class GraphBase:
 
     def build_lora_mm_id(self, w: Tensor | None, cur: Tensor, ids: Tensor, w_s: Tensor | None = None) -> Tensor:
         """llm_graph_context::build_lora_mm_id."""
-        if w is None:
-            raise UnknownGraphError(self.arch)
-        res = ggml.mul_mat_id(w, cur, ids)
+        res = ggml.mul_mat_id(self.need(w), cur, ids)
         if w_s is not None:
             n_expert, n_tokens = w_s.ne[0], cur.ne[2]
             s = ggml.repeat_4d(ggml.reshape(w_s, 1, n_expert, 1), 1, n_expert, n_tokens, 1)
@@ -357,9 +193,7 @@ class GraphBase:
         n_inp, n_embd = self.model.n_embd_inp or self.n_embd, self.n_embd
         tokens = self.inp_tokens = ggml.new_input("i32", self.n_tokens)
         embd = ggml.new_input("f32", n_inp, self.n_tokens)
-        if self.tok_embd is None:
-            raise UnknownGraphError(self.arch)
-        cur = ggml.get_rows(self.tok_embd, tokens)
+        cur = ggml.get_rows(self.need(self.tok_embd, "token_embd.weight"), tokens)
         for a, b in self._adapters.get(id(self.tok_embd), ()):  # turned round, since A is looked up
             cur = ggml.add(cur, ggml.scale(ggml.mul_mat(b, ggml.get_rows(a, tokens))))
         if n_inp != n_embd:
@@ -389,7 +223,11 @@ class GraphBase:
 
     def logits(self, cur: Tensor) -> Tensor:
         """The product with model.output, which some graphs leave bare."""
-        return ggml.mul_mat(self.need(self.output.weight), cur) if self.quirks.plain_output else self.mm(self.output, cur)
+        return (
+            ggml.mul_mat(self.need(self.output.weight, "output.weight"), cur)
+            if self.quirks.plain_output
+            else self.mm(self.output, cur)
+        )
 
     def build_output(self, cur: Tensor, t_embd: Tensor | None = None) -> None:
         """The end of a decoder: logits of `cur`; both are outputs of the graph."""

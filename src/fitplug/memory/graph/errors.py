@@ -7,5 +7,9 @@ class UnknownGraphError(LookupError):
     """Nobody has drawn this architecture's graph, or the file lacks what it draws with."""
 
 
+class NullTensorError(RefusedError):
+    """A tensor that llama.cpp loads as optional is one that its graph reads: llama.cpp crashes."""
+
+
 class ShapesAbortError(RefusedError):
     """ggml's own check of an operation's shapes fails: llama.cpp aborts."""

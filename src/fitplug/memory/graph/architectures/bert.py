@@ -37,7 +37,7 @@ def build(g: GraphContext) -> None:
     if type_embd is not None:
         inpL = ggml.add(inpL, ggml.view_1d(type_embd, g.n_embd))  # noqa: N806 - as above
     if row.position_embd and inp_pos is not None:
-        inpL = ggml.add(ggml.get_rows(g.need(g.w("position_embd").weight), inp_pos), inpL)  # noqa: N806 - as above
+        inpL = ggml.add(ggml.get_rows(g.needed("position_embd"), inp_pos), inpL)  # noqa: N806 - as above
     inpL = g.build_norm(inpL, g.w("token_embd_norm"), LLM_NORM, 0)  # noqa: N806 - as above
     inp_attn = g.build_attn_inp_no_cache()
     out_ids = g.build_inp_out_ids()
@@ -74,7 +74,7 @@ def _feed_forward(g: GraphContext, row: Row, cur: Tensor, il: int, *, is_moe: bo
     if is_moe:
         experts = g.experts(il)._replace(gate=ABSENT)
         return g.build_moe_ffn(cur, experts, il, type_op=GELU, norm_w=False, w_scale=g.get_float("expert_weights_scale"))
-    up, act = g.need(g.w("ffn_up", il).weight), row.act
+    up, act = g.needed("ffn_up", il), row.act
     if g.arch == "jina-bert-v2" and g.w("ffn_gate", il).weight is None and up.ne[1] != g.hparams(il).n_ff:
         act = GEGLU
     return g.ffn(cur, il, act, row.gate)

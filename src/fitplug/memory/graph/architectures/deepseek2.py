@@ -69,25 +69,25 @@ def latent_attention(
     q, k, v = parts
     if scale is not None:
         q = ggml.mul(q, scale)
-    v_mla = g.need(g.w("attn_v_b", il).weight) if isinstance(inp, InpAttnK) else None
+    v_mla = g.needed("attn_v_b", il) if isinstance(inp, InpAttnK) else None
     return g.build_attn(inp, g.w("attn_output", il)._replace(bias=None), q, k, v, il, v_mla=v_mla)
 
 
 def latent_queries(g: GraphContext, cur: Tensor, il: int) -> Tensor:
     """Q of every head, through its own low rank where the file has that."""
     if g.w("attn_q", il).weight is not None:
-        q = ggml.mul_mat(g.need(g.w("attn_q", il).weight), cur)
+        q = ggml.mul_mat(g.needed("attn_q", il), cur)
     else:
-        q_a = ggml.mul_mat(g.need(g.w("attn_q_a", il).weight), cur)
+        q_a = ggml.mul_mat(g.needed("attn_q_a", il), cur)
         q_a = g.build_norm(q_a, g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
-        q = ggml.mul_mat(g.need(g.w("attn_q_b", il).weight), q_a)
+        q = ggml.mul_mat(g.needed("attn_q_b", il), q_a)
     return ggml.reshape(q, _head_k(g), g.n_head, g.n_tokens)
 
 
 def latent_keys(g: GraphContext, inp_pos: Tensor, cur: Tensor, il: int) -> tuple[Tensor, Tensor]:
     """The compressed K and V, normed, and the part of K that all heads share, turned by position."""
     lora, n_rot = g.hparam("n_lora_kv"), g.hparams(il).n_rot
-    both, row = ggml.mul_mat(g.need(g.w("attn_kv_a_mqa", il).weight), cur), (lora + n_rot) * F32
+    both, row = ggml.mul_mat(g.needed("attn_kv_a_mqa", il), cur), (lora + n_rot) * F32
     kv = ggml.view_2d(both, lora, g.n_tokens, row)
     k_pe = ggml.rope_ext(ggml.view_3d(both, n_rot, 1, g.n_tokens, row, row, lora * F32), inp_pos)
     return g.build_norm(kv, g.w("attn_kv_a_norm", il), LLM_NORM_RMS, il), k_pe
@@ -100,7 +100,7 @@ def _absorbed(g: GraphContext, inp_pos: Tensor, q: Tensor, kv: Tensor, k_pe: Ten
     q_nope = ggml.view_3d(q, nope, g.n_head, g.n_tokens, q.nb[1], q.nb[2])
     q_pe = ggml.view_3d(q, n_rot, g.n_head, g.n_tokens, q.nb[1], q.nb[2], nope * F32)
     q_pe = ggml.rope_ext(q_pe, inp_pos)
-    q_nope = ggml.mul_mat(g.need(g.w("attn_k_b", il).weight), ggml.permute(q_nope, 0, 2, 1, 3))
+    q_nope = ggml.mul_mat(g.needed("attn_k_b", il), ggml.permute(q_nope, 0, 2, 1, 3))
     q = ggml.concat(ggml.permute(q_nope, 0, 2, 1, 3), q_pe, 0)
     kv = ggml.reshape(kv, lora, 1, g.n_tokens)
     return q, ggml.concat(kv, k_pe, 0), kv
@@ -112,7 +112,7 @@ def _decompressed(
     """Old files: K and V of every head are computed and cached."""
     n_rot, n_head, n_tokens, head_v = g.hparams(il).n_rot, g.n_head, g.n_tokens, g.n_embd_head_v
     nope = _head_k(g) - n_rot
-    both = ggml.mul_mat(g.need(g.w("attn_kv_b", il).weight), kv)
+    both = ggml.mul_mat(g.needed("attn_kv_b", il), kv)
     head = (nope + head_v) * F32
     k_nope = ggml.view_3d(both, nope, n_head, n_tokens, head, head * n_head)
     v = ggml.cont(ggml.view_3d(both, head_v, n_head, n_tokens, head, head * n_head, nope * F32))

@@ -55,7 +55,7 @@ def build_mtp(g: GraphContext) -> None:
     hc, n_embd, n_tokens, il = g.hparam("dsv4_hc_mult"), g.n_embd, g.n_tokens, g.n_layer
     tokens, state = ggml.new_input("i32", n_tokens), ggml.new_input("f32", n_embd * hc, n_tokens)
     own = g.w("nextn.embed_tokens", il).weight
-    embd = ggml.get_rows(own if own is not None else g.need(g.tok_embd), tokens)
+    embd = ggml.get_rows(own if own is not None else g.need(g.tok_embd, "token_embd.weight"), tokens)
     inp_pos, out_ids, inp_attn = g.build_inp_pos(), g.build_inp_out_ids(), g.build_attn_inp_k_iswa()
     state = g.build_norm(ggml.reshape(state, n_embd, hc, n_tokens), g.w("nextn.hnorm", il), LLM_NORM_RMS, il)
     embd = g.build_norm(embd, g.w("nextn.enorm", il), LLM_NORM_RMS, il)
@@ -69,7 +69,7 @@ def build_mtp(g: GraphContext) -> None:
     own_norm, own_head = g.w("nextn.shared_head_norm", il), g.w("nextn.shared_head_head", il).weight
     cur = g.build_norm(cur, own_norm if own_norm.weight is not None else g.w("output_norm"), LLM_NORM_RMS)
     cur.is_output = True
-    logits = ggml.mul_mat(own_head if own_head is not None else g.need(g.output.weight), cur)
+    logits = ggml.mul_mat(own_head if own_head is not None else g.need(g.output.weight, "output.weight"), cur)
     logits.is_output = True
     g.t_logits = logits
     g.expand(logits)

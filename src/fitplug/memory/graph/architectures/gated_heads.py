@@ -45,13 +45,13 @@ def build(g: GraphContext) -> None:
         residual = cur
         cur = attention(g, row, inp_attn, inp_pos, g.build_norm(cur, g.w("attn_norm", il), LLM_NORM_RMS, il), il)
         if row.post_norms:
-            cur = ggml.mul(ggml.rms_norm(cur), g.need(g.w("post_attention_norm", il).weight))
+            cur = ggml.mul(ggml.rms_norm(cur), g.needed("post_attention_norm", il))
         if il == g.n_layer - 1 and not row.rows_late:
             cur, residual = ggml.get_rows(cur, out_ids), ggml.get_rows(residual, out_ids)
         ffn_inp = ggml.add(cur, residual)
         cur = feed_forward(g, g.build_norm(ffn_inp, g.w("ffn_norm", il), LLM_NORM_RMS, il), il)
         if row.post_norms:
-            cur = ggml.mul(ggml.rms_norm(cur), g.need(g.w("post_ffw_norm", il).weight))
+            cur = ggml.mul(ggml.rms_norm(cur), g.needed("post_ffw_norm", il))
         cur = ggml.add(cur, ffn_inp)
     if row.rows_late:
         cur.is_output = True

@@ -47,14 +47,14 @@ def _stacked(g: GraphContext, cur: Tensor) -> Tensor:
     """The other residuals, projected from the first."""
     target = _magnitude(cur)
     repeated = ggml.repeat_4d(cur, g.n_embd, g.n_tokens, N_ALTUP - 1, 1)
-    added = ggml.mul_mat(g.need(g.tensor("altup_proj.weight")), repeated)
+    added = ggml.mul_mat(g.needed_tensor("altup_proj.weight"), repeated)
     new = _magnitude(added)
     return ggml.concat(cur, ggml.div(ggml.mul(added, target), new), 2)
 
 
 def _merged(g: GraphContext, cur: Tensor) -> Tensor:
     target = _magnitude(slice_2d(cur, I_ALTUP_ACT))
-    back = ggml.mul_mat(g.need(g.tensor("altup_unembd_proj.weight")), _rest(g, cur))
+    back = ggml.mul_mat(g.needed_tensor("altup_unembd_proj.weight"), _rest(g, cur))
     new = _magnitude(back)
     back = ggml.div(ggml.mul(back, target), new)
     cur = slice_2d(cur, 0)
@@ -65,7 +65,7 @@ def _merged(g: GraphContext, cur: Tensor) -> Tensor:
 
 def _modalities(g: GraphContext, cur: Tensor, il: int) -> Tensor:
     routed = ggml.scale(g.build_norm(cur, g.w("altup_router_norm", il), LLM_NORM_RMS, il))
-    return ggml.tanh(ggml.mul_mat(g.need(g.w("altup_router", il).weight), routed))
+    return ggml.tanh(ggml.mul_mat(g.needed("altup_router", il), routed))
 
 
 def _predict(g: GraphContext, cur: Tensor, il: int) -> Tensor:
@@ -87,7 +87,7 @@ def _correct(g: GraphContext, predictions: Tensor, done: Tensor, il: int) -> Ten
 
 def _with_inputs(g: GraphContext, inputs: Tensor, corrected: Tensor, il: int) -> Tensor:
     """The per-layer embedding, added to all residuals but the first."""
-    first = ggml.mul(slice_2d(corrected, I_ALTUP_ACT), g.need(g.w("altup_correct_scale", il).weight))
+    first = ggml.mul(slice_2d(corrected, I_ALTUP_ACT), g.needed("altup_correct_scale", il))
     first = per_layer.mix(g, inputs, first, il)
     head, rest = slice_2d(corrected, 0), _rest(g, corrected)
     return ggml.concat(head, ggml.add(rest, first), 2)

@@ -73,7 +73,7 @@ def _feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
         return mlp
     mlp = g.build_norm(mlp, g.w("post_ffw_norm_1", il), LLM_NORM_RMS, il)
     moe = g.build_norm(cur, g.w("pre_ffw_norm_2", il), LLM_NORM_RMS, il)
-    routed = ggml.mul(ggml.scale(ggml.rms_norm(cur)), g.need(gate_inp.scale))
+    routed = ggml.mul(ggml.scale(ggml.rms_norm(cur)), g.need(gate_inp.scale, f"blk.{il}.ffn_gate_inp.scale"))
     logits = g.build_lora_mm(gate_inp.weight, routed)
     experts = g.experts(il)._replace(gate_inp=ABSENT, exp_probs_b=None)
     moe = g.build_moe_ffn(moe, experts, il, type_op=GELU, w_scale=1.0, probs_in=logits)

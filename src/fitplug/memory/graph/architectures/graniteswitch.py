@@ -12,7 +12,7 @@ def build(g: GraphContext) -> None:
     """Draw the graph."""
     tokens = ggml.new_input("i32", g.n_tokens)
     keys, values, queries = (ggml.new_input("f32", g.n_tokens) for _ in range(3))
-    inpL = ggml.get_rows(g.need(g.tok_embd), tokens)  # noqa: N806 - llama.cpp's name
+    inpL = ggml.get_rows(g.need(g.tok_embd, "token_embd.weight"), tokens)  # noqa: N806 - llama.cpp's name
     if g.f_embedding_scale != 0.0:
         inpL = ggml.scale(inpL)  # noqa: N806 - as above
     inp_pos = g.build_inp_pos() if g.get_bool("rope.scaling.finetuned", default=True) else None
@@ -45,7 +45,7 @@ def _route(g: GraphContext, inp: InpAttnKv, queries: Tensor, keys: Tensor, value
 def _delta(g: GraphContext, name: str, cur: Tensor, ids: Tensor, il: int) -> Tensor:
     """build_switched_lora_delta: what each token's adapter adds."""
     n_in, n_tokens, _, _ = cur.ne
-    a, b = (g.need(g.tensor(f"blk.{il}.{name}.lora_{part}")) for part in ("a", "b"))
+    a, b = (g.needed_tensor(f"blk.{il}.{name}.lora_{part}") for part in ("a", "b"))
     ids = ggml.reshape(ids, 1, n_tokens)
     out = ggml.mul_mat_id(b, ggml.mul_mat_id(a, ggml.reshape(cur, n_in, 1, n_tokens), ids), ids)
     return ggml.reshape(out, out.ne[0], n_tokens)

@@ -11,7 +11,7 @@ def build(g: GraphContext) -> None:
     """Draw the graph."""
     high = g.build_inp_embd()
     inp_pos, inp_attn, out_ids = g.build_inp_pos(), g.build_attn_inp_kv(), g.build_inp_out_ids()
-    low = g.need(g.tensor("hrm.z_l_init"))
+    low = g.needed_tensor("hrm.z_l_init")
     n, l_cycles = g.hparam("n_hrm_layers_per_stack"), g.hparam("n_hrm_l_cycles")
     slot = 0
     for _ in range(g.hparam("n_hrm_h_cycles")):

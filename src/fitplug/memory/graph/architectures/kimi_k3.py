@@ -65,7 +65,7 @@ class Checkpoints:
         src, n_tokens = self.stack, self.g.n_tokens
         if self.every == 0 or src is None:
             return cur
-        score_w, n = self.g.need(self.g.tensor(f"{score}.weight")), src.ne[1]
+        score_w, n = self.g.needed_tensor(f"{score}.weight"), src.ne[1]
         of_src = ggml.sum_rows(ggml.mul(ggml.rms_norm(src), score_w))
         of_src = ggml.reshape(of_src, n, n_tokens)
         of_cur = ggml.sum_rows(ggml.mul(ggml.rms_norm(cur), score_w))

@@ -154,7 +154,7 @@ def _fused_input(g: GraphContext, il: int, norm: str, *, scaled: bool = True, ow
     """The token's embedding and the state before it, each normed, side by side through one matrix (llm_graph_input_embd_h)."""
     tokens, state = ggml.new_input("i32", g.n_tokens), ggml.new_input("f32", g.n_embd, g.n_tokens)
     own = g.w("nextn.embed_tokens", il).weight if own_ends else None
-    embd = ggml.get_rows(own if own is not None else g.need(g.tok_embd), tokens)
+    embd = ggml.get_rows(own if own is not None else g.need(g.tok_embd, "token_embd.weight"), tokens)
     states_norm = g.build_norm(state, g.w("nextn.hnorm", il), norm, il)
     embd_norm = g.build_norm(embd, g.w("nextn.enorm", il), norm, il)
     scale = g.tensor(f"blk.{il}.nextn.eh_proj.scale") if scaled else None

@@ -50,7 +50,7 @@ def _mix(g: GraphContext, x: Tensor, name: str, il: int) -> tuple[Tensor, Tensor
 
 def _collapsed(g: GraphContext, x: Tensor, name: str, il: int) -> tuple[Tensor, Tensor]:
     n_embd, hc, nt, _ = x.ne
-    normed = ggml.mul(ggml.rms_norm(x), g.need(g.w(f"{name}_norm", il).weight))
+    normed = ggml.mul(ggml.rms_norm(x), g.needed(f"{name}_norm", il))
     normed = ggml.reshape(normed, hc * n_embd, nt)
     low = ggml.silu(ggml.scale(g.proj(f"{name}_down", normed, il)))
     gate = g.proj(f"{name}_up", low, il)

@@ -82,7 +82,7 @@ def _qkv(
 def _pos_bias(g: GraphContext, side: str, pos_bucket: Tensor, il: int) -> Tensor:
     """build_pos_bias; layers without a table of their own use the first one's."""
     own = _w(g, side, "attn_rel_b", il).weight
-    table = own if own is not None else g.need(_w(g, side, "attn_rel_b", 0).weight)
+    table = own if own is not None else g.needed_tensor(f"{side}.blk.0.attn_rel_b.weight")
     n_kv, n_tokens, _, _ = pos_bucket.ne
     bias = ggml.get_rows(table, ggml.reshape(pos_bucket, n_kv * n_tokens))
     return ggml.cont(ggml.permute(ggml.reshape(bias, bias.ne[0], n_kv, n_tokens), 2, 0, 1, 3))

@@ -20,7 +20,7 @@ def build(g: GraphContext) -> None:
             cur, residual, again = (ggml.get_rows(t, out_ids) for t in (cur, residual, again))
         ffn_inp = ggml.add(cur, residual)
         cur = ggml.add(g.ffn(g.build_norm(ffn_inp, ABSENT, LLM_NORM_RMS, il), il), ffn_inp)
-        cur = ggml.add(cur, ggml.mul(again, g.need(g.w("layer_output_scale", il).weight)))
+        cur = ggml.add(cur, ggml.mul(again, g.needed("layer_output_scale", il)))
     cur = g.build_norm(cur, ABSENT, LLM_NORM_RMS)
     cur.is_output = True
     logits = ggml.scale(g.build_lora_mm(g.output.weight, cur))

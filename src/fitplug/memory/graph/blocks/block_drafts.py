@@ -12,7 +12,7 @@ def build_block_conv(g: GraphContext, cur: Tensor, name: str, il: int) -> tuple[
     proj = g.w(f"{name}_conv_proj", il).weight
     if proj is None:
         return cur, None
-    dynamic, base = g.build_lora_mm(proj, cur), g.need(g.tensor(f"blk.{il}.{name}_conv_base"))
+    dynamic, base = g.build_lora_mm(proj, cur), g.needed_tensor(f"blk.{il}.{name}_conv_base")
     return _conv(g, cur, dynamic, base, 0), lambda t: _conv(g, t, dynamic, base, 1)
 
 

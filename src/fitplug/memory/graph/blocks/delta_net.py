@@ -120,10 +120,10 @@ def build_linear_attention(
     by_seq = (g.n_seq_tokens, g.n_seqs)
     qkv, z = _qkvz(g, cur, il, head_k, n_k, head_v, n_v)
     beta, alpha = gates(g, cur, il)
-    decay = ggml.softplus(ggml.add(alpha, g.need(g.w("ssm_dt", il).bias)))
-    decay = ggml.reshape(ggml.mul(decay, g.need(g.tensor(f"blk.{il}.ssm_a"))), 1, n_v, *by_seq)
+    decay = ggml.softplus(ggml.add(alpha, g.needed("ssm_dt", il, "bias")))
+    decay = ggml.reshape(ggml.mul(decay, g.needed_tensor(f"blk.{il}.ssm_a")), 1, n_v, *by_seq)
 
-    kernel = g.need(g.w("ssm_conv1d", il).weight)
+    kernel = g.needed("ssm_conv1d", il)
     conv_x = conv_with_state(g, inp, g.rs.get_r_l(il), qkv, kernel.ne[0] - 1, cont=cont)
     state = load_state(g, inp, il, head_v, n_v)
     q, k, v = split_conv(g, ggml.silu(ggml.ssm_conv(conv_x, kernel)), head_k, n_k, head_v, n_v)

@@ -57,7 +57,7 @@ def _absorbed(g: GraphContext, inputs: Inputs, cur: Tensor, il: int) -> Tensor:
     q = ggml.concat(q_nope, q_pe, 0)
     kv = ggml.reshape(kv, lora, 1, n_tokens)
     k = ggml.concat(kv, k_pe, 0)
-    return g.build_attn(attention_of(inputs), ABSENT, q, k, kv, il, v_mla=g.need(g.w("attn_v_b", il).weight))
+    return g.build_attn(attention_of(inputs), ABSENT, q, k, kv, il, v_mla=g.needed("attn_v_b", il))
 
 
 def _gated(g: GraphContext, attn_input: Tensor, cur: Tensor, il: int, gate: Gate) -> Tensor:

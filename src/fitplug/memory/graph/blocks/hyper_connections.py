@@ -39,7 +39,7 @@ class Mix(NamedTuple):
 def build_hc_pre(g: GraphContext, x: Tensor, name: str, il: int) -> Mix:
     """build_hc_pre with this layer's NAME_fn, NAME_scale and NAME_base; `x` is [n_embd, hc, n_tokens]."""
     n_embd, hc, nt, _ = x.ne
-    fn, scale, base = (g.need(g.w(f"{name}_{part}", il).weight) for part in ("fn", "scale", "base"))
+    fn, scale, base = (g.needed(f"{name}_{part}", il) for part in ("fn", "scale", "base"))
     mixes = ggml.mul_mat(fn, ggml.rms_norm(ggml.reshape(x, hc * n_embd, nt)))
     pre = _affine(mixes, scale, base, hc, 0, 0)
     pre = ggml.scale_bias(ggml.sigmoid(pre))

@@ -72,7 +72,7 @@ def _convolved(g: GraphContext, inp: InpRs, cur: Tensor, il: int, n_head: int, h
             last = ggml.view_3d(conv_x, d_conv - 1, d_inner, g.n_seqs, conv_x.nb[1], conv_x.nb[2], first)
             group = slot * g.rs.n_rs * s.nb[1]
             g.expand(ggml.cpy(last, ggml.view_3d(s, d_conv - 1, d_inner, g.n_seqs, *columns, group + mine)))
-        kernel = ggml.reshape(g.need(g.w(f"ssm_conv1d_{name}", il).weight), d_conv, d_inner)
+        kernel = ggml.reshape(g.needed(f"ssm_conv1d_{name}", il), d_conv, d_inner)
         x = ggml.silu(ggml.reshape(ggml.ssm_conv(conv_x, kernel), d_inner, g.n_tokens))  # noqa: PLW2901 - convolved
         out.append(ggml.reshape(x, head_dim, n_head, g.n_seq_tokens, g.n_seqs))
     return tuple(out)
@@ -90,8 +90,8 @@ def _decay(g: GraphContext, cur: Tensor, il: int, kind: Kda, n_head: int, head_d
     gate = g.plain("ssm_f_a", cur, il)
     if kind.decay_rank == "low":
         gate = g.plain("ssm_f_b", gate, il)
-    gate = ggml.add(gate, g.need(g.w("ssm_dt", il).bias))
-    A = ggml.reshape(g.need(g.tensor(f"blk.{il}.ssm_a")), 1, n_head, 1)  # noqa: N806 - the paper's name
+    gate = ggml.add(gate, g.needed("ssm_dt", il, "bias"))
+    A = ggml.reshape(g.needed_tensor(f"blk.{il}.ssm_a"), 1, n_head, 1)  # noqa: N806 - the paper's name
     if kind.decay == "bounded":
         gate = ggml.reshape(gate, head_dim, n_head, g.n_tokens)
         return ggml.scale(ggml.sigmoid(ggml.mul(gate, A)))

@@ -109,7 +109,7 @@ class KPoolAttention:
         mask = ggml.reshape(selected, *self.attn.kq_mask.ne)
         k = cache.get_k(il)
         v = ggml.view_4d(k, g.hparam("n_lora_kv"), *k.ne[1:], *k.nb[1:])
-        return g.build_attn_mha(q, k, v, mask, il, v_mla=g.need(g.w("attn_v_b", il).weight), n_kv_max=self.n_sel)
+        return g.build_attn_mha(q, k, v, mask, il, v_mla=g.needed("attn_v_b", il), n_kv_max=self.n_sel)
 
     # The indexer (build_kpool_select)
 
@@ -145,7 +145,7 @@ class KPoolAttention:
         rows = ggml.reshape(rows, 2 * n, kpool, self.n_new)
         pk = ggml.view_3d(rows, n, kpool, self.n_new, rows.nb[1], rows.nb[2])
         pg = ggml.view_3d(rows, n, kpool, self.n_new, rows.nb[1], rows.nb[2], n * 4)
-        logits = ggml.add(pg, g.need(g.w("indexer_compressor_ape", il).weight))
+        logits = ggml.add(pg, g.needed("indexer_compressor_ape", il))
         logits = ggml.cont(ggml.permute(logits, 1, 0, 2, 3))
         probs = ggml.soft_max(ggml.reshape(logits, kpool, n * self.n_new))
         probs = ggml.reshape(probs, kpool, n, self.n_new)

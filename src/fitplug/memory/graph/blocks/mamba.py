@@ -19,9 +19,10 @@ def build_mamba_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Tens
     x = ggml.view_3d(xz, d_inner, n_seq_tokens, n_seqs, xz.nb[1], xz.nb[2])
     z = ggml.view_3d(xz, d_inner, n_seq_tokens, n_seqs, xz.nb[1], xz.nb[2], d_inner * F32)
 
-    conv = g.w("ssm_conv1d", il)
-    x = ggml.ssm_conv(conv_with_state(g, inp, g.rs.get_r_l(il), x, g.hparam("ssm_d_conv") - 1, n_slots=1), g.need(conv.weight))
-    x = ggml.silu(ggml.add(x, g.need(conv.bias)))
+    x = ggml.ssm_conv(
+        conv_with_state(g, inp, g.rs.get_r_l(il), x, g.hparam("ssm_d_conv") - 1, n_slots=1), g.needed("ssm_conv1d", il)
+    )
+    x = ggml.silu(ggml.add(x, g.needed("ssm_conv1d", il, "bias")))
 
     x_db = g.proj("ssm_x", x, il)
     _, nb1, nb2, _ = x_db.nb
@@ -33,10 +34,10 @@ def build_mamba_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Tens
         dt, B, C = (g.build_norm(t, norm, LLM_NORM_RMS, il) for t, norm in zip((dt, B, C), norms, strict=True))  # noqa: N806 - as above
     else:
         dt = ggml.cont(dt)
-    dt = ggml.add(g.proj("ssm_dt", dt, il), g.need(g.w("ssm_dt", il).bias))
+    dt = ggml.add(g.proj("ssm_dt", dt, il), g.needed("ssm_dt", il, "bias"))
 
     heads = ggml.reshape(x, 1, d_inner, n_seq_tokens, n_seqs)
-    A, D = g.need(g.tensor(f"blk.{il}.ssm_a")), g.need(g.tensor(f"blk.{il}.ssm_d"))  # noqa: N806 - as above
+    A, D = g.needed_tensor(f"blk.{il}.ssm_a"), g.needed_tensor(f"blk.{il}.ssm_d")  # noqa: N806 - as above
     y_ssm = scan(g, inp, il, heads, dt, A, B, C)
     y = ggml.view_3d(y_ssm, d_inner, n_seq_tokens, n_seqs, heads.nb[2], heads.nb[3])
     y = ggml.add(y, ggml.mul(x, D))
@@ -59,19 +60,18 @@ def build_mamba2_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Ten
     xBC = ggml.view_3d(zxBCdt, n_conv, n_seq_tokens, n_seqs, nb1, nb2, d_inner * F32)  # noqa: N806 - llama.cpp's name
     dt = ggml.view_3d(zxBCdt, n_head, n_seq_tokens, n_seqs, nb1, nb2, (d_inner + n_conv) * F32)
 
-    conv = g.w("ssm_conv1d", il)
     n_slots = min(n_seq_tokens, n_snapshots(g))
     conv_x = conv_with_state(g, inp, g.rs.get_r_l(il), xBC, g.hparam("ssm_d_conv") - 1, n_slots=n_slots)
-    xBC = ggml.ssm_conv(conv_x, g.need(conv.weight))  # noqa: N806 - llama.cpp's name
-    xBC = ggml.silu(ggml.add(xBC, g.need(conv.bias)))  # noqa: N806 - llama.cpp's name
+    xBC = ggml.ssm_conv(conv_x, g.needed("ssm_conv1d", il))  # noqa: N806 - llama.cpp's name
+    xBC = ggml.silu(ggml.add(xBC, g.needed("ssm_conv1d", il, "bias")))  # noqa: N806 - llama.cpp's name
 
     _, nb1, nb2, _ = xBC.nb
     x = ggml.view_4d(xBC, head_dim, n_head, n_seq_tokens, n_seqs, head_dim * F32, nb1, nb2)
     groups = (d_state, n_group, n_seq_tokens, n_seqs, d_state * F32, nb1, nb2)
     B = ggml.view_4d(xBC, *groups, d_inner * F32)  # noqa: N806 - the paper's names
     C = ggml.view_4d(xBC, *groups, (d_inner + n_group * d_state) * F32)  # noqa: N806 - as above
-    dt = ggml.add(ggml.cont(dt), g.need(g.w("ssm_dt", il).bias))
-    A, D = g.need(g.tensor(f"blk.{il}.ssm_a")), g.need(g.tensor(f"blk.{il}.ssm_d"))  # noqa: N806 - as above
+    dt = ggml.add(ggml.cont(dt), g.needed("ssm_dt", il, "bias"))
+    A, D = g.needed_tensor(f"blk.{il}.ssm_a"), g.needed_tensor(f"blk.{il}.ssm_d")  # noqa: N806 - as above
     y_ssm = scan(g, inp, il, x, dt, A, B, C, K=n_snapshots(g))
     row = n_head * x.nb[1]
     y = ggml.view_4d(y_ssm, head_dim, n_head, n_seq_tokens, n_seqs, x.nb[1], row, n_seq_tokens * row)

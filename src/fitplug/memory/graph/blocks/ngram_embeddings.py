@@ -11,7 +11,7 @@ from fitplug.memory.graph.tensor import Tensor
 def build_inp_ple(g: GraphContext) -> Tensor:
     """The rows of all hash heads, for each token in one row."""
     n_heads = (g.hparam("ple_ngram_size") - 1) * g.hparam("ple_heads_per_ngram")
-    table = g.need(g.tensor("per_layer_token_embd.weight"))
+    table = g.needed_tensor("per_layer_token_embd.weight")
     rows = ggml.new_input("i32", n_heads * g.n_tokens)
     embd = ggml.reshape(ggml.get_rows(table, rows), g.hparam("n_embd_per_layer") * n_heads, g.n_tokens)
     g.expand(embd)
@@ -36,12 +36,12 @@ def build_ple(g: GraphContext, inp: InpRs, embd: Tensor, hidden: Tensor, il: int
 
 def _grouped_norm(g: GraphContext, x: Tensor, hc: int, name: str, il: int) -> Tensor:
     normed = ggml.rms_norm(ggml.reshape(x, g.n_embd, hc, g.n_tokens))
-    return ggml.mul(normed, g.need(g.w(name, il).weight))
+    return ggml.mul(normed, g.needed(name, il))
 
 
 def _dilated_conv(g: GraphContext, inp: InpRs, x: Tensor, il: int) -> Tensor:
     """A sum of shifted copies, one for each column of the kernel."""
-    kernel, n_channels = g.need(g.w("ple_conv1d", il).weight), x.ne[0]
+    kernel, n_channels = g.needed("ple_conv1d", il), x.ne[0]
     n_taps, dilation = g.hparam("ple_conv_kernel"), g.hparam("ple_ngram_size")
     x = ggml.reshape(x, n_channels, g.n_seq_tokens, g.n_seqs)
     padded = conv_with_state(g, inp, g.rs.get_p_l(il), x, (n_taps - 1) * dilation, cont=True)

@@ -9,10 +9,10 @@ from fitplug.memory.graph.tensor import Tensor
 def build_inputs(g: GraphContext, embeddings: Tensor, width: int) -> Tensor:
     """build_inp_per_layer and project_per_layer_inputs: [width, n_tokens, n_layer]."""
     tokens = ggml.new_input("i32", g.n_tokens)
-    selected = ggml.get_rows(g.need(g.tensor("per_layer_token_embd.weight")), tokens)
+    selected = ggml.get_rows(g.needed_tensor("per_layer_token_embd.weight"), tokens)
     selected = ggml.scale(ggml.reshape(selected, width, g.n_layer, g.n_tokens))
     g.expand(selected)
-    projected = ggml.scale(ggml.mul_mat(g.need(g.tensor("per_layer_model_proj.weight")), embeddings))
+    projected = ggml.scale(ggml.mul_mat(g.needed_tensor("per_layer_model_proj.weight"), embeddings))
     projected = ggml.reshape(projected, width, g.n_layer, g.n_tokens)
     projected = g.build_norm(projected, g.w("per_layer_proj_norm"), LLM_NORM_RMS)
     both = ggml.scale(ggml.add(projected, selected))

@@ -21,10 +21,10 @@ def build_plamo2_mamba_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) 
     z = ggml.view_4d(zx, head_dim, n_heads, *by_seq, *zx.nb[1:])
 
     conv_x = conv_with_state(g, inp, g.rs.get_r_l(il), x, g.hparam("ssm_d_conv") - 1, n_slots=1)
-    x = ggml.silu(ggml.ssm_conv(conv_x, g.need(g.w("ssm_conv1d", il).weight)))
+    x = ggml.silu(ggml.ssm_conv(conv_x, g.needed("ssm_conv1d", il)))
     dt, B, C = _selected(g, x, il, d_state)  # noqa: N806 - the paper's names
-    A = ggml.reshape(g.need(g.tensor(f"blk.{il}.ssm_a")), 1, n_heads)  # noqa: N806 - as above
-    D = ggml.reshape(g.need(g.tensor(f"blk.{il}.ssm_d")), 1, n_heads)  # noqa: N806 - as above
+    A = ggml.reshape(g.needed_tensor(f"blk.{il}.ssm_a"), 1, n_heads)  # noqa: N806 - as above
+    D = ggml.reshape(g.needed_tensor(f"blk.{il}.ssm_d"), 1, n_heads)  # noqa: N806 - as above
     row = d_inner * F32
     heads = (head_dim, n_heads, *by_seq, head_dim * F32, row, row * g.n_seq_tokens)
     x = ggml.view_4d(x, *heads)
@@ -46,6 +46,6 @@ def _selected(g: GraphContext, x: Tensor, il: int, d_state: int) -> tuple[Tensor
     B, C, dt = (  # noqa: N806 - as above
         g.build_norm(t, g.w(f"ssm_{name}_norm", il), LLM_NORM_RMS, il) for name, t in (("b", B), ("c", C), ("dt", dt))
     )
-    dt = ggml.add(g.proj("ssm_dt", dt, il), g.need(g.w("ssm_dt", il).bias))
+    dt = ggml.add(g.proj("ssm_dt", dt, il), g.needed("ssm_dt", il, "bias"))
     groups = (d_state, 1, *by_seq, d_state * F32)
     return dt, ggml.view_4d(B, *groups, B.nb[1], B.nb[2]), ggml.view_4d(C, *groups, C.nb[1], C.nb[2])

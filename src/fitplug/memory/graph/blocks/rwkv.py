@@ -16,7 +16,7 @@ def low_rank(g: GraphContext, first: str, second: str, x: Tensor, il: int, act: 
 
 def weight(g: GraphContext, name: str, il: int) -> Tensor:
     """A weight that the architecture cannot do without."""
-    return g.need(g.w(name, il).weight)
+    return g.needed(name, il)
 
 
 def slices(g: GraphContext, mixed: Tensor, n: int) -> list[Tensor]:

@@ -21,7 +21,7 @@ def build_shortconv_block(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> 
         if g.model.causal
         else _centred(g, inp, il, bx, kernel)
     )
-    conv_out = ggml.ssm_conv(conv_x, g.need(g.w("shortconv.conv", il).weight))
+    conv_out = ggml.ssm_conv(conv_x, g.needed("shortconv.conv", il))
     y = g.proj("shortconv.out_proj", ggml.mul(c, conv_out), il)
     return ggml.reshape(y, y.ne[0], g.n_tokens)
 
