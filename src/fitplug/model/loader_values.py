@@ -80,7 +80,12 @@ LOCALS = {"n_embd_gqa": "n_embd_v_gqa"}
 CONSTANTS = {"n_altup": 4, "laurel_rank": 64, "n_embd_altup": 256}
 """src/llama-hparams.h; no key changes them."""
 PER_HEAD = {"ple_head_offsets": "ple.head_offsets", "ple_head_vocab_sizes": "ple.head_vocab_sizes"}
+SWA_TYPES: Mapping[str | None, int] = {None: 0, "standard": 1, "chunked": 2, "symmetric": 3}
+"""llama_swa_type (src/llama-hparams.h)."""
 OF_MODEL: Mapping[str, Callable[[Hparams], int]] = {
+    "is_mla": lambda h: h.is_mla,
+    "n_embd_r": lambda h: h.extra["token_shift_count"] * h.n_embd,
+    "swa_type": lambda h: SWA_TYPES[h.swa_type],
     "n_embd_head_k_mla": lambda h: h.n_embd_head_k_mla if h.is_mla else _head_k(h, 0),
     "n_embd_head_v_mla": lambda h: h.n_embd_head_v_mla if h.is_mla else _head_v(h, 0),
     "ple_n_heads": lambda h: (
@@ -88,7 +93,7 @@ OF_MODEL: Mapping[str, Callable[[Hparams], int]] = {
     ),
     "ple_head_dim": lambda h: h.extra.get("n_embd_per_layer", 0) if h.ple_layers else 0,
 }
-"""MLA lengths, and per-layer embeddings of src/models/qwen4exp.cpp."""
+"""MLA lengths, the width of a state as RWKV's graphs ask for it, and per-layer embeddings of src/models/qwen4exp.cpp."""
 ROPE_SCALINGS = {"none": 0, "linear": 1, "yarn": 2, "longrope": 3}
 """llama_rope_scaling_type (include/llama.h)."""
 ROPE_SCALING, LABELS, FF_EXP = "rope.scaling.type", "classifier.output_labels", "expert_feed_forward_length"
@@ -98,7 +103,8 @@ KEYS: Mapping[str, tuple[str, int | None]] = {
     "dense_3_feat_in": ("dense_3_feat_in", 0), "norm_before_fc": ("norm_before_fc", 0),
     "dflash_block_size": ("block_size", 0), "dflash_conv_kernel_size": ("conv_kernel_size", 0),
     "dflash_conv_group_size": ("conv_group_size", 0), "dflash_selector_rank": ("selector_rank", 0),
-    "dflash_selector_top_k": ("selector_top_k", 0),
+    "dflash_selector_top_k": ("selector_top_k", 0), "n_adapters": ("adapters.count", 0),
+    "max_lora_rank": ("adapters.lora_rank", 0),
 }  # fmt: skip
 """Key and default of what only loaders need; without a default the number of blocks."""
 

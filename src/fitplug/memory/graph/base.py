@@ -60,6 +60,11 @@ class GraphBase(GraphWeights):
         """The values that llama_hparams answers for layer `il`: n_head, n_ff, is_swa and so on."""
         return self.model.layers[il]
 
+    def heads(self, il: int) -> tuple[int, int]:
+        """The numbers of heads, and of those of K and V, that the graph supposes in layer `il`."""
+        layer, how = self.model.layers[il], self.quirks.heads
+        return layer.n_head if how == "each" else self.n_head, self.n_head_kv if how == "first" else layer.n_head_kv
+
     def hparam(self, name: str, default: int = 0) -> int:
         """Any other whole number of llama_hparams by its name there, such as n_lora_q or ssm_d_inner."""
         return self.model.hparam(name, default)

@@ -30,7 +30,8 @@ def _onto(op: str, a: Tensor, src: list[Tensor | None]) -> Tensor:
     return Tensor(op, a.type, a.ne, src, a.nb, a)
 
 
-def _abort(assertion: str, *operands: Tensor) -> NoReturn:
+def abort(assertion: str, *operands: Tensor) -> NoReturn:
+    """GGML_ASSERT fails."""
     shapes = ", ".join("x".join(map(str, t.ne)) for t in operands)
     raise ShapesAbortError(f"llama.cpp aborts on these numbers of heads and widths: GGML_ASSERT({assertion}), {shapes}")
 
@@ -39,7 +40,7 @@ def _binary(op: str, a: Tensor, b: Tensor) -> Tensor:
     """ggml_add_impl and its like: `b` is repeated."""
     an, bn = a.ne, b.ne
     if an != bn and (an[0] % bn[0] or an[1] % bn[1] or an[2] % bn[2] or an[3] % bn[3]):
-        _abort("ggml_can_repeat(b, a)", a, b)
+        abort("ggml_can_repeat(b, a)", a, b)
     return Tensor(op, a.type, an, [a, b])
 
 
@@ -313,14 +314,14 @@ def mul_mat(a: Tensor, b: Tensor) -> Tensor:
     """ggml_mul_mat."""
     an, bn = a.ne, b.ne
     if an[0] != bn[0] or bn[2] % an[2] or bn[3] % an[3]:
-        _abort("ggml_can_mul_mat(a, b)", a, b)
+        abort("ggml_can_mul_mat(a, b)", a, b)
     return Tensor("MUL_MAT", "f32", (an[1], bn[1], bn[2], bn[3]), [a, b])
 
 
 def mul_mat_id(as_: Tensor, b: Tensor, ids: Tensor) -> Tensor:
     """ggml_mul_mat_id."""
     if as_.ne[0] != b.ne[0]:
-        _abort("as->ne[0] == b->ne[0]", as_, b)
+        abort("as->ne[0] == b->ne[0]", as_, b)
     return Tensor("MUL_MAT_ID", "f32", (as_.ne[1], ids.ne[0], b.ne[2], 1), [as_, b, ids])
 
 
@@ -336,7 +337,7 @@ def flash_attn_ext(
 ) -> Tensor:
     """ggml_flash_attn_ext, ggml_flash_attn_ext_add_sinks and ggml_flash_attn_ext_set_n_kv_max."""
     if k.ne[0] != q.ne[0] or q.ne[2] % k.ne[2] or q.ne[3] != k.ne[3]:
-        _abort("ggml_can_mul_mat(k, q)", k, q)
+        abort("ggml_can_mul_mat(k, q)", k, q)
     t = Tensor("FLASH_ATTN_EXT", "f32", (v.ne[0], q.ne[2], q.ne[1], q.ne[3]), [q, k, v, mask, sinks])
     t.param = (max_bias, logit_softcap, n_kv_max)
     return t
@@ -355,7 +356,7 @@ def set_rows(a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
     """ggml_set_rows: write `b` into `a`; the sources stand in ggml's own odd order."""
     an, bn = a.ne, b.ne
     if an[0] != bn[0] or an[2] != bn[2] or an[3] != bn[3]:
-        _abort("a->ne[0] == b->ne[0]", a, b)
+        abort("a->ne[0] == b->ne[0]", a, b)
     return _onto("SET_ROWS", a, [b, ids, a])
 
 
@@ -386,7 +387,7 @@ def argmax(a: Tensor) -> Tensor:
 def reshape(a: Tensor, ne0: int, ne1: int = 1, ne2: int = 1, ne3: int = 1) -> Tensor:
     """ggml_reshape_1d … _4d."""
     if nelements(a) != ne0 * ne1 * ne2 * ne3:
-        _abort(f"ggml_nelements(a) == {ne0}*{ne1}*{ne2}*{ne3}", a)
+        abort(f"ggml_nelements(a) == {ne0}*{ne1}*{ne2}*{ne3}", a)
     block, size = BLOCKS[a.type]
     nb1 = ne0 // block * size
     nb2 = nb1 * ne1
@@ -398,7 +399,7 @@ def _view(a: Tensor, ne: Shape, nb: Shape, offset: int) -> Tensor:
     t = Tensor("VIEW", a.type, ne, [a], nb, a, offset)
     base = t.view_src or a
     if row_size(a.type, ne[0]) * ne[1] * ne[2] * ne[3] + t.view_offs > nbytes(base):
-        _abort("data_size + view_offs <= ggml_nbytes(view_src)", t, base)
+        abort("data_size + view_offs <= ggml_nbytes(view_src)", t, base)
     return t
 
 
@@ -450,7 +451,7 @@ def cont(a: Tensor, *ne: int) -> Tensor:
 def cpy(a: Tensor, b: Tensor) -> Tensor:
     """ggml_cpy: write `a` into `b`."""
     if nelements(a) != nelements(b):
-        _abort("ggml_nelements(a) == ggml_nelements(b)", a, b)
+        abort("ggml_nelements(a) == ggml_nelements(b)", a, b)
     return _onto("CPY", b, [a, b])
 
 
@@ -465,7 +466,7 @@ def concat(a: Tensor, b: Tensor, dim: int) -> Tensor:
     """ggml_concat."""
     ne = list(a.ne)
     if any(n != m for i, (n, m) in enumerate(zip(ne, b.ne, strict=True)) if i != dim):
-        _abort("a->ne[d] == b->ne[d]", a, b)
+        abort("a->ne[d] == b->ne[d]", a, b)
     ne[dim] += b.ne[dim]
     return Tensor("CONCAT", a.type, _padded(ne), [a, b])
 
@@ -490,7 +491,9 @@ pad_ext = pad
 
 
 def set_1d(a: Tensor, b: Tensor) -> Tensor:
-    """ggml_set_1d, ggml_set_2d."""
+    """ggml_set_1d, ggml_set_2d (ggml_set_impl)."""
+    if nelements(a) < nelements(b):
+        abort("ggml_nelements(a) >= ggml_nelements(b)", a, b)
     return Tensor("SET", a.type, a.ne, [a, b])
 
 

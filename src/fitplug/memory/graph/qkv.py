@@ -25,7 +25,8 @@ class Projections(GraphBase):
         layer's own.
         """
         layer = self.hparams(il)
-        n_head, n_head_kv, head_k, head_v = layer.n_head, layer.n_head_kv, layer.n_embd_head_k, layer.n_embd_head_v
+        n_head, n_head_kv = self.heads(il)
+        head_k, head_v = layer.n_embd_head_k, layer.n_embd_head_v
         q, n_q, k, n_k, v, n_v = heads or (head_k, n_head, head_k, n_head_kv, head_v, n_head_kv)
         shapes = ((q, n_q), (k, n_k), (v, n_v))
         fused = self.w("attn_qkv", il)

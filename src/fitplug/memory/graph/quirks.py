@@ -40,6 +40,9 @@ class Quirks(NamedTuple):
     """Whether a limited SwiGLU is one operation (swiglu_clamp): never, always, or in models with hyper-connections."""
     clamped_experts: Literal["never", "always", "hyper_connections"] = "never"
     """The same of build_moe_ffn."""
+    heads: Literal["first", "each", "kv"] = "first"
+    """Whose numbers of heads the graph goes by: the first layer's (llm_graph_context::n_head, n_head_kv), each layer's own
+    (hparams.n_head(il)), or its own of K and V alone."""
     unused_biases: frozenset[str] = frozenset()
     """Names of matrices whose bias is loaded where the file has one, and that no graph adds."""
 
@@ -48,22 +51,27 @@ MOST = Quirks()
 _UNBIASED_OUTPUT = Quirks(unused_biases=frozenset(("attn_output",)))
 _UNBIASED_LOGITS = Quirks(unused_biases=frozenset(("output",)))
 _UNBIASED_LAYER = Quirks(unused_biases=frozenset(("attn_output", "ffn_up", "ffn_gate", "ffn_down")))
+_OWN_HEADS = Quirks(heads="each")
 _SCALED, _PLAIN = Quirks(scaled_experts=True), Quirks(plain_output=True)
 
 QUIRKS = {
     **dict.fromkeys(
-        ("llama", "mistral3", "qwen3moe", "qwen3next", "qwen35moe", "qwen4exp", "gemma4", "cohere2moe",
-         "hy_v3", "mellum", "nemotron_h", "nemotron_h_moe"), _SCALED),
+        ("llama", "mistral3", "qwen3moe", "qwen3next", "qwen35moe", "qwen4exp", "cohere2moe", "hy_v3", "mellum"), _SCALED),
+    **dict.fromkeys(("gemma4", "nemotron_h", "nemotron_h_moe"), _SCALED._replace(heads="each")),
+    **dict.fromkeys(("gemma4-assistant", "deci", "laguna", "openelm", "plamo2", "plamo3", "spark2_5", "step35"), _OWN_HEADS),
+    **dict.fromkeys(("jamba", "lfm2", "lfm2moe"), Quirks(heads="kv")),
     **dict.fromkeys(
-        ("granite", "granitemoe", "granite_swa", "granitehybrid", "graniteswitch", "hrm_text"), Quirks(embedding_scale=0.0)),
+        ("granite", "granitemoe", "granite_swa", "granitehybrid", "graniteswitch"), _OWN_HEADS._replace(embedding_scale=0.0)),
+    "hrm_text": Quirks(embedding_scale=0.0),
     **dict.fromkeys(("jina-bert-v2", "bloom"), Quirks(alibi=8.0)),
     "refact": _UNBIASED_LAYER._replace(alibi=8.0),
     "llada": _UNBIASED_LAYER,
     "nomic-bert": Quirks(unused_biases=frozenset(("ffn_up", "ffn_gate", "ffn_down"))),
     **dict.fromkeys(("dream", "qwen2vl"), _UNBIASED_LOGITS),
     **dict.fromkeys(("pockettts", "ernie4_5", "ernie4_5-moe"), _UNBIASED_OUTPUT),
-    "mimo2": Quirks(unused_biases=frozenset(("attn_output", "attn_qkv", "attn_q", "attn_k", "attn_v"))),
-    **dict.fromkeys(("deepseek32", "dots3note", "glm-dsa"), Quirks(scaled_experts=True, plain_output=True)),
+    "mimo2": _OWN_HEADS._replace(unused_biases=frozenset(("attn_output", "attn_qkv", "attn_q", "attn_k", "attn_v"))),
+    **dict.fromkeys(("deepseek32", "glm-dsa"), _SCALED._replace(plain_output=True)),
+    "dots3note": _SCALED._replace(plain_output=True, heads="each"),
     **dict.fromkeys(("deepseek2", "deepseek2-ocr", "bailingmoe3", "kimi-k3", "kimi-linear"), _PLAIN),
     **dict.fromkeys(("deepseek4", "glm5-next"), Quirks(clamped_ffn="always", clamped_experts="always", plain_output=True)),
     "apertus": Quirks(unused_biases=frozenset(("attn_q_norm", "attn_k_norm"))),
@@ -75,7 +83,7 @@ QUIRKS = {
     "baichuan": Quirks(alibi=8.0, alibi_layers=40),  # the 13B
     "gemma2": Quirks(attn_soft_cap=50.0),
     "grok": Quirks(embedding_scale=78.38367176906169, tanh_kq=True),
-    "minicpm": Quirks(embedding_scale=12.0),
+    "minicpm": _OWN_HEADS._replace(embedding_scale=12.0),
     "dflash": Quirks(embedding_scale=0.0, clamped_ffn="hyper_connections", clamped_experts="hyper_connections"),
     "llama4": Quirks(weights_first=True, selection="logits"),
     "grovemoe": Quirks(selection="sigmoid", adjugate_experts=True),

@@ -183,8 +183,10 @@ class DecoderGraph:
         """Logits of tokens that are only inputs."""
         g = self.g
         norm, embd = g.w("output_norm").weight, g.tok_embd
-        if norm is None or embd is None or embd.ne[1] <= cur.ne[0]:
+        if norm is None or embd is None or embd.ne[1] == cur.ne[0]:
             return cur
+        if embd.ne[1] < cur.ne[0]:
+            ggml.abort("n_vocab_in >= n_vocab_out", embd, cur)
         neg_inf = ggml.scale_bias(ggml.view_1d(norm, 1))
         return ggml.concat(ggml.repeat_4d(neg_inf, embd.ne[1] - cur.ne[0], cur.ne[1], 1, 1), cur, 0)
 
@@ -268,7 +270,8 @@ class DecoderGraph:
 
     def _normed_heads(self, q: Tensor, k: Tensor, v: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:
         row, layer, n_tokens = self.row, self.g.hparams(il), self.g.n_tokens
-        width_k, width_v, n_head, n_head_kv = layer.n_embd_head_k, layer.n_embd_head_v, layer.n_head, layer.n_head_kv
+        width_k, width_v = layer.n_embd_head_k, layer.n_embd_head_v
+        n_head, n_head_kv = self.g.heads(il)
         if row.qk_norm == "rows" and row.qkv_reshape:
             if self.g.w("attn_q_norm", il).weight is None:
                 return q, k, v

@@ -104,7 +104,7 @@ def _post_norm(g: GraphContext, name: str, cur: Tensor, il: int) -> Tensor:
 
 def _attention(g: GraphContext, inp: InpAttnKv | InpAttnKvIswa, inp_pos: Tensor, cur: Tensor, il: int) -> Tensor:
     layer = g.hparams(il)
-    q = ggml.reshape(g.proj("attn_q", cur, il), layer.n_embd_head_v, layer.n_head, g.n_tokens)
+    q = ggml.reshape(g.proj("attn_q", cur, il), layer.n_embd_head_v, g.n_head, g.n_tokens)
     q = g.build_norm(q, g.w("attn_q_norm", il), LLM_NORM_RMS, il)
     q = ggml.rope_ext(q, inp_pos, _factors(g))
     k, v = _keys_and_values(g, inp_pos, cur, il)
@@ -123,7 +123,7 @@ def _keys_and_values(g: GraphContext, inp_pos: Tensor, cur: Tensor, il: int) -> 
     k = g.proj("attn_k", cur, il)
     shared = g.w("attn_v", il).weight is None
     v = k if shared else g.proj("attn_v", cur, il)
-    k, v = (ggml.reshape(t, layer.n_embd_head_v, layer.n_head_kv, n_tokens) for t in (k, v))
+    k, v = (ggml.reshape(t, layer.n_embd_head_v, g.n_head_kv, n_tokens) for t in (k, v))
     k = g.build_norm(k, g.w("attn_k_norm", il), LLM_NORM_RMS, il)
     if shared:
         v = ggml.rms_norm(v)

@@ -49,9 +49,9 @@ def _qkv(g: GraphContext, cur: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]
     q, k, v = (g.build_lora_mm(g.w(name, il).weight, cur) for name in ("attn_q", "attn_k", "attn_v"))
     head = layer.n_embd_head_v
     return (
-        ggml.reshape(q, head, layer.n_head, g.n_tokens),
-        ggml.reshape(k, head, layer.n_head_kv, g.n_tokens),
-        ggml.reshape(v, head, layer.n_head_kv, g.n_tokens),
+        ggml.reshape(q, head, g.n_head, g.n_tokens),
+        ggml.reshape(k, head, g.n_head_kv, g.n_tokens),
+        ggml.reshape(v, head, g.n_head_kv, g.n_tokens),
     )
 
 

@@ -49,7 +49,7 @@ def _attention(g: GraphContext, normed: Tensor, inp_attn: InpAttn, inp_pos: Tens
 
 def _softly_gated(g: GraphContext, cur: Tensor, gate: Tensor, il: int) -> Tensor:
     """laguna: one gate a head, or one an element."""
-    n_head, n_tokens = g.hparams(il).n_head, cur.ne[1]
+    (n_head, _), n_tokens = g.heads(il), cur.ne[1]
     if gate.ne[0] != n_head:
         return ggml.mul(cur, gate)
     width = g.hparams(il).n_embd_head_v

@@ -84,7 +84,7 @@ def _gated(g: GraphContext, cur: Tensor, gate: Tensor, il: int) -> Tensor:
     """One gate an element (muse-glimmer), or one a head."""
     if g.arch == "muse-glimmer":
         return ggml.mul(cur, gate)
-    n_head, n_tokens = g.hparams(il).n_head, cur.ne[1]
+    (n_head, _), n_tokens = g.heads(il), cur.ne[1]
     width = cur.ne[0]
     cur = ggml.reshape(cur, width // n_head, n_head, n_tokens)
     return ggml.reshape(ggml.mul(cur, ggml.reshape(gate, 1, n_head, n_tokens)), width, n_tokens)

@@ -48,7 +48,7 @@ def _qkv(g: GraphContext, cur: Tensor, il: int, slot: int) -> tuple[Tensor, Tens
     layer = g.hparams(slot)
     q, k, v = (g.mm(g.w(name, il)._replace(scale=g.w(name, slot).scale), cur) for name in ("attn_q", "attn_k", "attn_v"))
     return (
-        ggml.reshape(q, layer.n_embd_head_k, layer.n_head, g.n_tokens),
-        ggml.reshape(k, layer.n_embd_head_k, layer.n_head_kv, g.n_tokens),
-        ggml.reshape(v, layer.n_embd_head_v, layer.n_head_kv, g.n_tokens),
+        ggml.reshape(q, layer.n_embd_head_k, g.n_head, g.n_tokens),
+        ggml.reshape(k, layer.n_embd_head_k, g.n_head_kv, g.n_tokens),
+        ggml.reshape(v, layer.n_embd_head_v, g.n_head_kv, g.n_tokens),
     )

@@ -47,7 +47,7 @@ class GatedAttention:
         qr = compressed_query(g, cur, il)
         if isinstance(inp, InpAttnKDsa) and layer.n_embd_indexer:
             self.top_k = build_top_k(g, inp, cur, qr, self.inp_pos, il)
-        heads = Heads(layer.n_head, layer.n_rot, g.model.n_embd_head_k_mla, g.hparam("n_lora_kv"))
+        heads = Heads(g.n_head, layer.n_rot, g.model.n_embd_head_k_mla, g.hparam("n_lora_kv"))
         q, k, v = absorbed(g, heads, qr, cur, self.inp_pos, il)
         sinks, v_mla = g.w("attn_sinks", il).weight, g.needed("attn_v_b", il)
         if isinstance(inp, InpAttnKDsa):

@@ -67,14 +67,14 @@ class SparseAttention:
         return g.proj("attn_output", out, il)
 
     def _heads(self, il: int) -> Heads:
-        g, layer = self.g, self.g.hparams(il)
+        g, layer, (n_head, _) = self.g, self.g.hparams(il), self.g.heads(il)
         if self.swa is not None and layer.is_swa:
-            return Heads(layer.n_head, g.hparams(0).n_rot, g.hparam("n_embd_head_k_mla_swa"), g.hparam("n_lora_kv_swa"))
-        return Heads(layer.n_head, layer.n_rot, g.model.n_embd_head_k_mla, g.hparam("n_lora_kv"))
+            return Heads(n_head, g.hparams(0).n_rot, g.hparam("n_embd_head_k_mla_swa"), g.hparam("n_lora_kv_swa"))
+        return Heads(n_head, layer.n_rot, g.model.n_embd_head_k_mla, g.hparam("n_lora_kv"))
 
     def _gated(self, out: Tensor, cur: Tensor, width: int, il: int) -> Tensor:
         """One gate per head (dots3note)."""
-        n_head, n_tokens = self.g.hparams(il).n_head, self.g.n_tokens
+        (n_head, _), n_tokens = self.g.heads(il), self.g.n_tokens
         gate = ggml.sigmoid(self.g.proj("attn_gate", cur, il))
         out = ggml.mul(ggml.reshape(out, width, n_head, n_tokens), ggml.reshape(gate, 1, n_head, n_tokens))
         return ggml.reshape(out, width * n_head, n_tokens)

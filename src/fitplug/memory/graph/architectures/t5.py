@@ -73,9 +73,9 @@ def _qkv(
     q, k, v = (g.mm(_w(g, side, name, il), cur) for name, cur in zip(names, (queries, keys, keys), strict=True))
     head_k, head_v, n_keys = layer.n_embd_head_k, layer.n_embd_head_v, keys.ne[1]
     return (
-        ggml.reshape(q, head_k, layer.n_head, g.n_tokens),
-        ggml.reshape(k, head_k, layer.n_head_kv, n_keys),
-        ggml.reshape(v, head_v, layer.n_head_kv, n_keys),
+        ggml.reshape(q, head_k, g.n_head, g.n_tokens),
+        ggml.reshape(k, head_k, g.n_head_kv, n_keys),
+        ggml.reshape(v, head_v, g.n_head_kv, n_keys),
     )
 
 

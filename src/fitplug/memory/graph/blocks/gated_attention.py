@@ -15,7 +15,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 def build_gated_attention(g: GraphContext, inputs: Inputs, cur: Tensor, il: int, *, folded: bool = False) -> Tensor:
     """build_layer_attn: every head's Q and gate lie side by side; `folded` into heads before they are split, or not."""
     layer = g.hparams(il)
-    head, n_head, n_head_kv = layer.n_embd_head_k, layer.n_head, layer.n_head_kv
+    head, (n_head, n_head_kv) = layer.n_embd_head_k, g.heads(il)
     qkv = g.build_qkv(il, cur, reshape=False, heads=(2 * head, n_head, head, n_head_kv, head, n_head_kv))
     if folded:
         qkv = ggml.reshape(qkv[0], 2 * head, n_head, g.n_tokens), *qkv[1:]
@@ -25,7 +25,7 @@ def build_gated_attention(g: GraphContext, inputs: Inputs, cur: Tensor, il: int,
 def gated(g: GraphContext, inputs: Inputs, qkv: tuple[Tensor, Tensor, Tensor], il: int, attend: Attend) -> Tensor:
     """The same around any attention, from the projections on."""
     layer, n_tokens = g.hparams(il), g.n_tokens
-    head, n_head, n_head_kv = layer.n_embd_head_k, layer.n_head, layer.n_head_kv
+    head, (n_head, n_head_kv) = layer.n_embd_head_k, g.heads(il)
     q_full, k, v = qkv
     strides = (2 * head * F32, 2 * head * n_head * F32)
     q = ggml.view_3d(q_full, head, n_head, n_tokens, *strides)
