@@ -12,8 +12,9 @@ from fitplug.memory.graph.allocator import DynAllocator
 from fitplug.memory.graph.cuda import CudaBackend
 from fitplug.memory.graph.layers import REPEATED, WHOLE
 from fitplug.memory.graph.reuse import Layouts
-from fitplug.memory.graph.samples import Samples, likes
+from fitplug.memory.graph.samples import likes
 from fitplug.memory.graph.segments import Drawing
+from fitplug.memory.graph.sketches import Samples
 from fitplug.memory.graph.unfold import unfold
 from fitplug.settings import Settings, TensorOverride
 from graph_models import MODELS

@@ -11,7 +11,7 @@ from fitplug.memory.estimate import Estimator, Estimators
 from fitplug.memory.graph import fused
 from fitplug.memory.graph.layers import WHOLE
 from fitplug.memory.graph.reuse import Layouts
-from fitplug.memory.graph.samples import Samples
+from fitplug.memory.graph.sketches import Samples
 from fitplug.memory.graph.stretches import Walk
 from fitplug.settings import Settings
 from graph_models import MODELS

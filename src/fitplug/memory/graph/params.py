@@ -145,7 +145,7 @@ class GraphParams:
 
     @property
     def shaping(self) -> Hashable:
-        """All that decides which tensors the graph has, and their shapes; None where that is not easily said.
+        """All that decides which tensors the graph has, and their shapes, but for the context's length; None: not easily said.
 
         Backends and what lies on them decide neither.
         """
@@ -187,9 +187,5 @@ def copy_name(name: str, backend: int) -> str:
     return f"{name}@{backend}"
 
 
-_SHAPING = [
-    field.name
-    for field in fields(GraphParams)
-    if field.name not in VARYING - {"n_ctx", "n_ctx_seq"} | {"output", "pin", "backends"}
-]
+_SHAPING = [field.name for field in fields(GraphParams) if field.name not in VARYING | {"output", "pin", "backends"}]
 _FIXED = [field.name for field in fields(GraphParams) if field.name not in VARYING]

@@ -9,6 +9,7 @@ has not, the graph is drawn again each time. If today's sample has the operation
 sources (`Sample.structure`), drawing goes the same way in both, so the graph is the same but for shapes. Scheduler and
 allocator ask of shapes only whether a backend takes an operation, takes it over from the host, or fuses it, and whether a
 source is laid out as the result is. If all answers are what they were (`Sample.answers`), schedule and steps are the same.
+Samples of one sketch (sketches.py) have one structure and the same answers.
 What lies where is part of the key (`_key`), as classes of layers. Only sizes are left, and those are measured on the sample.
 """
 
@@ -23,9 +24,10 @@ from fitplug.memory.graph.layers import ONE_OF_EACH, REPEATED, SHORT, WHOLE, Cut
 from fitplug.memory.graph.loops import find_loops
 from fitplug.memory.graph.params import GraphParams, copy_name
 from fitplug.memory.graph.program import GraphAllocator, Program
-from fitplug.memory.graph.samples import Composed, Sample, Samples, Sizes, likes, ordered
+from fitplug.memory.graph.samples import Composed, Sample, Sizes, likes, ordered
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.segments import Blueprint, Drawing, UnprovenError
+from fitplug.memory.graph.sketches import Samples
 from fitplug.memory.graph.stretches import Demand
 from fitplug.memory.graph.tensor import Tensor
 from fitplug.memory.graph.unfold import unfold

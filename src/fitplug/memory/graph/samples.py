@@ -1,6 +1,7 @@
 """One layer of each shape, drawn for today's settings: what shapes decide, and how large everything is."""
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from itertools import chain
 from operator import attrgetter
@@ -9,16 +10,12 @@ from typing import NamedTuple
 from fitplug.memory.graph.backends import Backend, Uses
 from fitplug.memory.graph.build import Graph
 from fitplug.memory.graph.compose import Composer
-from fitplug.memory.graph.context import GraphContext
-from fitplug.memory.graph.layers import SAMPLE
 from fitplug.memory.graph.laying import Laying
 from fitplug.memory.graph.params import OUTPUT, Copied, GraphParams
 from fitplug.memory.graph.program import INPLACE, size_in
 from fitplug.memory.graph.stretches import Demand
 from fitplug.memory.graph.tensor import Tensor
 
-MAX_SAMPLES = 32
-"""The oldest goes first."""
 _KINDS = attrgetter("op", "type", "param", "is_input", "is_output")
 _SHAPES = attrgetter("ne", "nb")
 
@@ -49,14 +46,29 @@ class Sample:
     def __init__(self, params: GraphParams, graph: Graph) -> None:
         """Of a graph that was drawn for `params`, cut to `SAMPLE`, and is not scheduled."""
         self.params, self.graph = params, graph
-        self.parts: dict[Hashable, list[Tensor]] = {}
+        parts: dict[Hashable, list[Tensor]] = {}
         for key, tensors in sections(graph):
-            self.parts.setdefault(key, []).extend(tensors)
-        self.tensors = list(chain.from_iterable(self.parts.values()))
+            parts.setdefault(key, []).extend(tensors)
+        self.tensors = list(chain.from_iterable(parts.values()))
+        self.parts: dict[Hashable, range] = {}
+        """Numbers of the tensors of each section."""
+        n = 0
+        for key, tensors in parts.items():
+            self.parts[key] = range(n, n + len(tensors))
+            n += len(tensors)
         self.numbers = {t.serial: i for i, t in enumerate(self.tensors)}
+        self.sketched: Collection[int] | None = None
+        """Numbers of the tensors that others of one sketch (sketches.py) have with other shapes, or whose sources they have."""
         self._answers: dict[int, Hashable] = {}
         self.composed: dict[bool, Composed] = {}
         """What composes such graphs, with and without op_offload."""
+
+    def resized(self, params: GraphParams, tensors: Sequence[Tensor], needed: Mapping[Hashable, int]) -> "Sample":
+        """For settings that change nothing but shapes, and no answer: whatever this one says but of sizes is true of it too."""
+        found = copy(self)
+        found.params, found.tensors, found.composed, found.needed = params, list(tensors), {}, needed
+        found.__dict__.pop("shapes", None)
+        return found
 
     @cached_property
     def kinds(self) -> list[Hashable]:
@@ -114,21 +126,22 @@ class Sample:
     def n_made(self) -> int:
         """How many tensors drawing every layer would make."""
         total = 0
-        for key, tensors in self.parts.items():
+        for key, numbers in self.parts.items():
             loop, shape = key if isinstance(key, tuple) else (0, None)
             repeated = 1 if shape is None else sum(layer.shape == shape for layer in self.graph.loops[loop])
-            total += repeated * len(tensors)
+            total += repeated * len(numbers)
         return total
 
     def fits_anywhere(self, sizes: Sequence[int], n_copies: int) -> bool:
         """Whether each of these buffers has room for all that is computed here, or for the copies of it."""
-        needed = self._needed
+        needed = self.needed
         return all(
             n_copies * needed[_character(backend)] <= size for backend, size in zip(self.params.backends, sizes, strict=True)
         )
 
     @cached_property
-    def _needed(self) -> Mapping[Hashable, int]:
+    def needed(self) -> Mapping[Hashable, int]:
+        """Bytes of all that is computed here, by what asks for them."""
         own = [t for t in self.tensors if t.view_src is None and t.buffer is None]
         return {_character(backend): sum([size_in(backend, t) for t in own]) for backend in self.asked}
 
@@ -156,8 +169,14 @@ class Sample:
             found = self._answers[i] = [(backend.takes(t), backend.offloads_op(t)) for backend in self.asked], alike
         return found
 
-    def changes(self, other: "Sample") -> set[int] | None:
+    def ask(self) -> Sequence[object]:
+        """All that is decided by shapes that a sketch leaves open; it is remembered."""
+        return self.fused, *self.needed.values(), *map(self.answers, self.sketched or ())
+
+    def changes(self, other: "Sample") -> Collection[int] | None:
         """Numbers of the tensors that have another shape there, or a source that has; None where more is different."""
+        if self.sketched is not None and self.sketched is other.sketched:
+            return self.sketched
         if not self.is_like(other):
             return None
         changed = {i for i, (a, b) in enumerate(zip(self.shapes, other.shapes, strict=True)) if a != b}
@@ -184,40 +203,15 @@ def likes(sample: Sample, graph: Graph) -> Mapping[int, int] | None:
     """Serial number → number in the sample of a tensor that is made at the same place, of each that is no weight."""
     found: dict[int, int] = {}
     for key, tensors in sections(graph):
-        like = sample.parts.get(key, [])
+        like = sample.parts.get(key, range(0))
         if len(like) != len(tensors):
             return None
-        for a, b in zip(tensors, like, strict=True):
+        for a, n in zip(tensors, like, strict=True):
+            b = sample.tensors[n]
             if a.op != b.op or a.ne != b.ne or a.nb != b.nb or a.type != b.type:
                 return None
-            found[a.serial] = sample.numbers[b.serial]
+            found[a.serial] = n
     return found
-
-
-class Samples:
-    """Those of the last settings: what lies where makes no difference to them."""
-
-    def __init__(self, draw: Callable[[GraphParams], GraphContext]) -> None:
-        self._draw = draw
-        self._kept: dict[Hashable, list[Sample]] = {}
-        """By what decides shapes, one for each set of backends; all look at the first one's drawing."""
-
-    def __call__(self, params: GraphParams, *, placed: bool = False) -> Sample:
-        """One for these settings; `placed`: its layers lie where these say."""
-        key = params.shaping
-        alike = [] if key is None else self._kept.get(key, [])
-        if key is None or (placed and not (alike and alike[0].params == params)):
-            return self._drawn(params)
-        found = next((sample for sample in alike if sample.params.backends == params.backends), None)
-        if found is None:
-            found = Sample(params, alike[0].graph) if alike else self._drawn(params)
-            while not alike and len(self._kept) >= MAX_SAMPLES:
-                del self._kept[next(iter(self._kept))]
-            self._kept[key] = [*alike, found]
-        return found
-
-    def _drawn(self, params: GraphParams) -> Sample:
-        return Sample(params, self._draw(params.keeping(SAMPLE)).gf)
 
 
 class Sizes(dict[Demand, int]):
