@@ -28,7 +28,7 @@ from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST, Basis, Kind, Part
 from fitplug.memory.setup import Setup
-from fitplug.memory.targets import GROWN, lend
+from fitplug.memory.targets import GROWN, SCRATCH, lend
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import Settings
@@ -91,7 +91,8 @@ class ComputeEstimator:
             basis, source = Basis.MODELLED, f"graph of {self.model.drawn_as}"
             sizes, later = ([rounded_up(n, MARGIN_OF_ANOTHER) for n in found] for found in (sizes, later))
         found = []
-        for name, buffer, n, grown, before in zip(names, buffers, sizes, later, first, strict=True):
+        scratch = self._scratch(setup)
+        for name, buffer, n, grown, before, besides in zip(names, buffers, sizes, later, first, scratch, strict=True):
             buffer = buffer if buffer != name else ""  # noqa: PLW2901 - a part names it only where it differs
             if n:
                 found.append(Part(name, Kind.COMPUTE, n, basis, source, buffer))
@@ -101,7 +102,17 @@ class ComputeEstimator:
                 found.append(Part(name, Kind.OVERHEAD, grown - n, known, GROWN, buffer))
             if before > max(n, grown):
                 found.append(Part(name, Kind.OVERHEAD, before - max(n, grown), basis, UNADAPTED, buffer))
+            if n and besides:
+                found.append(Part(name, Kind.OVERHEAD, besides, Basis.MODELLED, SCRATCH))
         return found
+
+    def _scratch(self, setup: Setup) -> Sequence[int]:
+        """What kernels take besides while they compute a whole micro-batch."""
+        with uncollected():
+            params, n_seqs = self.params(setup), setup.resolved.n_seq_max
+            n_tokens = min(setup.resolved.n_ctx, setup.resolved.n_ubatch)
+            prompt = -(-n_tokens // n_seqs) * n_seqs
+            return self.layouts.scratch(params(prompt, n_seqs, min(n_tokens, setup.resolved.n_outputs_max)))
 
     def _adapts(self, settings: Settings) -> bool:
         """Whether adapters are applied; llama-fit-params loads none."""

@@ -15,7 +15,7 @@ from fitplug.memory.context import n_drafted
 from fitplug.memory.draft_kinds import BLOCKS, kind_of
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import Estimate, Kind, Part, Resolved
-from fitplug.memory.targets import ALONE, GROWN, HANDED_OVER, NO_TAPS, Role, Taps, Target, borrows
+from fitplug.memory.targets import ALONE, GROWN, HANDED_OVER, NO_TAPS, SCRATCH, Role, Taps, Target, borrows
 from fitplug.memory.weights import Placed
 from fitplug.model.records import Model
 from fitplug.settings import DRAFT_MTP, SPEC_TYPES, Settings
@@ -197,7 +197,7 @@ class Drafts:
 
 def is_own(part: Part) -> bool:
     """Whether it comes with the draft: the driver's context and the runner's needs are the target's already."""
-    return part.kind != Kind.OVERHEAD or part.source in (GROWN, HANDED_OVER)
+    return part.kind != Kind.OVERHEAD or part.source in (GROWN, HANDED_OVER, SCRATCH)
 
 
 def target_layers(draft: Model) -> set[int]:

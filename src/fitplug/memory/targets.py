@@ -50,6 +50,9 @@ HANDED_OVER = "outputs and states handed over"
 GROWN = "compute buffer grown by drafting"
 """The source of what a context reserves more at the first batch than when it was made: no log of a start has it."""
 
+SCRATCH = "kernels' own memory"
+"""The source of what a device's kernels take besides the compute buffer while prompts are read."""
+
 
 @record
 class Target:

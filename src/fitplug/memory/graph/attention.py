@@ -7,7 +7,7 @@ from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import FusedNode, Linear
 from fitplug.memory.graph.caches import KvCache
 from fitplug.memory.graph.qkv import Projections
-from fitplug.memory.graph.tensor import Tensor
+from fitplug.memory.graph.tensor import ACC_F32, Tensor, summed_in_f32
 from fitplug.units import pad
 
 
@@ -165,8 +165,10 @@ class Attention(Projections):
             return cur
         if self.quirks.scaled_last and wo.scale is not None:
             cur = ggml.mul(self.build_lora_mm(wo.weight, cur), wo.scale)
-            return cur if wo.bias is None else ggml.add(cur, wo.bias)
-        return self.mm(wo, cur)
+            cur = cur if wo.bias is None else ggml.add(cur, wo.bias)
+        else:
+            cur = self.mm(wo, cur)
+        return summed_in_f32(cur) if self.quirks.summed_in_f32 else cur
 
     def _attn_direct(
         self,
@@ -326,6 +328,7 @@ class Attention(Projections):
         v_trans: bool,
     ) -> Tensor:
         kq = ggml.mul_mat(k, q)
+        kq.param = ACC_F32
         if self.quirks.tanh_kq:
             kq = ggml.scale(ggml.tanh(ggml.scale(kq)))
         if self.attn_soft_cap:

@@ -1,7 +1,7 @@
 """What the allocator and the scheduler must know of a ggml backend."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import NamedTuple, TypeAlias
@@ -77,6 +77,10 @@ class Backend:
     def offloads_op(self, t: Tensor) -> bool:  # noqa: ARG002 - the CPU takes nothing over
         """Whether it computes this operation although the weight lies in host memory (ggml_backend_offload_op)."""
         return False
+
+    def scratch(self, nodes: Iterable[Tensor]) -> int:  # noqa: ARG002 - known of CUDA alone
+        """Bytes that its kernels need besides their results, while they compute these nodes."""
+        return 0
 
     def graph_optimize(self, nodes: Sequence[Tensor], after: Tensor | None, uses: "Uses", keep: KeepAlive) -> Order | None:
         """Ask for tensors to stay alive that a fused kernel still reads, and for another order (ggml_backend_graph_optimize).

@@ -1,6 +1,6 @@
 """CUDA, and HIP and MUSA which are the same source (ggml/src/ggml-cuda/ggml-cuda.cu, fattn.cu)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from fitplug.memory.graph import cuda_fusion
@@ -11,7 +11,9 @@ from fitplug.units import pad
 
 MATRIX_ROW_PADDING = 512
 FATTN_KQ_STRIDE = 256
-VOLTA, TURING, ADA = 70, 75, 89
+PASCAL, DP4A, VOLTA, TURING, AMPERE, ADA = 60, 61, 70, 75, 80, 89
+MAX_BATCH_DP4A, MAX_BATCH_MFMA, MOST_EXPERTS_BY_BLAS = 64, 128, 64
+"""Columns and experts up to which products of quantised matrices are made without cuBLAS or hipBLAS (mmq.cu)."""
 MOST_GROUPED = 8
 """Queries of one key that are taken together, for heads that a vector kernel takes too."""
 AmdCores: TypeAlias = Literal["none", "mfma", "wmma"]
@@ -56,14 +58,19 @@ class CudaBackend(Backend):
         amd: AmdCores | None = None,
         integrated: bool = False,
         alone: bool = True,
+        multiprocessors: int = 0,
     ) -> None:
-        """`cc` is ten times the compute capability, of AMD's cards nothing; `alone` is false beside another CUDA device."""
+        """`cc` is ten times the compute capability, of AMD's cards nothing; `alone` is false beside another CUDA device.
+
+        `multiprocessors`: 0 where nobody says.
+        """
         self.name = name
         self.index = index
         self.cc = cc
         self.amd = amd
         self.uses_host_memory = integrated
         self.alone = alone
+        self.multiprocessors = multiprocessors
 
     def alloc_size(self, t: Tensor) -> int:
         """ggml_backend_cuda_buffer_type_get_alloc_size."""
@@ -99,6 +106,33 @@ class CudaBackend(Backend):
     def fused_at(self, nodes: Sequence[Tensor], at: int, uses: Uses) -> int:
         """What its fused kernels for experts compute at once."""
         return cuda_fusion.length(nodes, at, uses)
+
+    def scratch(self, nodes: Iterable[Tensor]) -> int:
+        """What its kernels take from the pool."""
+        from fitplug.memory.graph.scratch import pool_bytes
+
+        return pool_bytes(nodes, self)
+
+    # How it multiplies
+
+    @property
+    def fast_f16(self) -> bool:
+        """fast_fp16_hardware_available (common.cuh): cuBLAS may take halves."""
+        return self.amd is not None or (self.cc >= PASCAL and self.cc != DP4A)
+
+    def multiplies_quantized(self, n: int, experts: int) -> bool:
+        """ggml_cuda_should_use_mmq (mmq.cu): a quantised matrix is multiplied as it is, by `n` columns."""
+        if self.amd is not None:
+            return self.amd != "mfma" or experts > MOST_EXPERTS_BY_BLAS or n <= MAX_BATCH_MFMA
+        if self.cc >= TURING:
+            return True
+        if self.cc < DP4A:
+            return self.cc >= PASCAL and experts > 0
+        return self.cc < VOLTA or n < MAX_BATCH_DP4A
+
+    def multiplies_by_hand(self, kind: str) -> bool:
+        """ggml_cuda_should_use_mmf (mmf.cu): few columns by matrix cores, of a matrix of this type."""
+        return self.amd in ("mfma", "wmma") if self.amd is not None else self.cc >= (VOLTA if kind == "f16" else AMPERE)
 
     # Flash attention
 

@@ -55,7 +55,11 @@ def device_backends(devices: Sequence[Device], names: Sequence[str]) -> list[Bac
 def _cuda(device: Device, traits: Traits, beside: Neighbours) -> Backend:
     integrated = traits.reads_host and device.kind == "igpu"
     cores = CORES[traits.cores](device.compute_capability)
-    return CudaBackend(beside.name, beside.number, cc=_capability(device), amd=cores, integrated=integrated, alone=beside.alone)
+    known = device.extra.get("multiprocessors")
+    return CudaBackend(
+        beside.name, beside.number, cc=_capability(device), amd=cores, integrated=integrated, alone=beside.alone,
+        multiprocessors=known if type(known) is int and 0 < known < 1 << 12 else 0,
+    )  # fmt: skip
 
 
 def amd_cores(target: str | None) -> AmdCores:

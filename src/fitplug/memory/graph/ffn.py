@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import ABSENT, GraphBase, Linear
-from fitplug.memory.graph.tensor import PREC_F32, Tensor
+from fitplug.memory.graph.tensor import PREC_F32, Tensor, summed_in_f32
 
 # llm_ffn_op_type
 SILU, GELU, RELU, RELU_SQR = "silu", "gelu", "relu", "relu_sqr"
@@ -62,7 +62,10 @@ class FeedForward(GraphBase):
             cur = self._activated(cur, type_op, act_scales)
             if parallel:
                 cur = ggml.mul(cur, tmp)
-        return self._scaled(down, cur) if down.weight is not None else cur
+        if down.weight is None:
+            return cur
+        cur = self._scaled(down, cur)
+        return summed_in_f32(cur) if self.quirks.summed_in_f32 else cur
 
     def _scaled(self, linear: Linear, cur: Tensor) -> Tensor:
         """Product, bias, scale: in a feed-forward block the scale comes last."""

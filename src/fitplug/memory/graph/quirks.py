@@ -26,6 +26,8 @@ class Quirks(NamedTuple):
     """The graph hands ffn_*_exps.scale to build_moe_ffn; all others leave them unused."""
     scaled_last: bool = False
     """build_attn multiplies with attn_output.scale after the adapters' products, not before."""
+    summed_in_f32: bool = False
+    """attn_output and ffn_down ask to be summed in f32 (ggml_prec_set_acc)."""
     plain_output: bool = False
     """The logits are a bare ggml_mul_mat: output.scale and adapters of it are not used."""
     weights_first: bool = False
@@ -87,7 +89,7 @@ QUIRKS = {
     "dflash": Quirks(embedding_scale=0.0, clamped_ffn="hyper_connections", clamped_experts="hyper_connections"),
     "llama4": Quirks(weights_first=True, selection="logits"),
     "grovemoe": Quirks(selection="sigmoid", adjugate_experts=True),
-    **dict.fromkeys(("glm4", "glm4moe", "jais2"), Quirks(scaled_last=True)),
+    **dict.fromkeys(("glm4", "glm4moe", "jais2"), Quirks(scaled_last=True, summed_in_f32=True)),
     "mistral4": Quirks(exact_down=True, plain_output=True),
 }  # fmt: skip
 """By general.architecture."""

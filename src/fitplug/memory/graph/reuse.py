@@ -95,6 +95,11 @@ class Layouts:
             return at_least
         return self._drawn_anew(sample, how)
 
+    def scratch(self, params: GraphParams) -> Sequence[int]:
+        """Bytes per backend that kernels need besides, while they compute such a graph."""
+        sample = self._samples(params)
+        return [sample.scratch(backend) for backend in params.backends]
+
     def at_home(self, params: GraphParams, *, op_offload: bool) -> Mapping[str, bool] | None:
         """Of each fused operation, whether it always runs where its layer lies; None where the graph must be drawn."""
         composer, _ = self._composer(self._samples(params), params, op_offload)

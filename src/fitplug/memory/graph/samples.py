@@ -60,6 +60,7 @@ class Sample:
         self.sketched: Collection[int] | None = None
         """Numbers of the tensors that others of one sketch (sketches.py) have with other shapes, or whose sources they have."""
         self._answers: dict[int, Hashable] = {}
+        self._scratch: dict[Hashable, int] = {}
         self.composed: dict[bool, Composed] = {}
         """What composes such graphs, with and without op_offload."""
 
@@ -144,6 +145,14 @@ class Sample:
         """Bytes of all that is computed here, by what asks for them."""
         own = [t for t in self.tensors if t.view_src is None and t.buffer is None]
         return {_character(backend): sum([size_in(backend, t) for t in own]) for backend in self.asked}
+
+    def scratch(self, backend: Backend) -> int:
+        """What kernels need besides on a device that computes layers of every shape."""
+        character = _character(backend)
+        found = self._scratch.get(character)
+        if found is None:
+            found = self._scratch[character] = backend.scratch(self.graph.nodes)
+        return found
 
     @cached_property
     def fused(self) -> list[Hashable]:

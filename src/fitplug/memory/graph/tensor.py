@@ -16,7 +16,9 @@ BLOCKS: dict[str, tuple[int, int]] = {row.name: (row.block, row.n_bytes) for row
 """Elements and bytes of one block of each type (ggml/src/ggml.c, type_traits)."""
 
 PREC_F32 = "prec_f32"
-"""`Tensor.param` of a product whose sources may not be rounded to f16."""
+"""`Tensor.param` of a product whose sources may not be rounded to f16 (ggml_prec_set_src)."""
+ACC_F32 = "acc_f32"
+"""`Tensor.param` of a product that is summed in f32 (ggml_prec_set_acc), where that decides sizes."""
 
 VIEW_OPS = frozenset(("VIEW", "RESHAPE", "PERMUTE", "TRANSPOSE"))
 """Operations that compute nothing (ggml/src/ggml-backend.cpp, ggml_is_view_op)."""
@@ -123,6 +125,16 @@ class Tensor:
     def __repr__(self) -> str:
         """`MUL_MAT f32[4096, 512]`, for people who look for a difference."""
         return f"{self.op} {self.type}{list(self.ne)}"
+
+
+def summed_in_f32(cur: Tensor) -> Tensor:
+    """The same; the product under its bias and its scale is summed in f32 (ggml_prec_set_acc)."""
+    product: Tensor | None = cur
+    while product is not None and product.op in ("ADD", "MUL"):
+        product = product.src[0]
+    if product is not None and product.op == "MUL_MAT":
+        product.param = ACC_F32
+    return cur
 
 
 def new_tensor(type: str, ne0: int, ne1: int = 1, ne2: int = 1, ne3: int = 1) -> Tensor:  # noqa: A002 - ggml's own name for it
