@@ -26,7 +26,9 @@ def test_the_table_is_what_the_observations_say():
     assert {major: tuple(row[:3]) for major, row in SEEN.items()} == make.table()
 
 
-@pytest.mark.parametrize(("capability", "basis"), [("8.6", Basis.MEASURED), ("9.0", Basis.ASSUMED), (None, Basis.ASSUMED)])
+@pytest.mark.parametrize(
+    ("capability", "basis"), [("8.6", Basis.MEASURED), ("9.0", Basis.MEASURED), ("10.0", Basis.ASSUMED), (None, Basis.ASSUMED)]
+)
 def test_generations_without_observations_are_assumed(capability, basis):
     """And the figure lies in its range."""
     found = device_overhead(_device(capability))

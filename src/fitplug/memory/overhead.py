@@ -1,8 +1,9 @@
 """Memory that llama.cpp does not count: the driver's context, its kernels and cuBLAS on each device it opens.
 
 It depends on the card's generation, the driver and the kernels that get loaded, so it is a range. The figures are those
-of real logs in fixtures/overhead/observations.json (fixtures/overhead/make.py prints this table from them); rows of
-machines where other processes or a desktop were seen to hold memory are left out.
+of real logs in fixtures/overhead/observations.json and of the runs in fixtures/cards (fixtures/overhead/make.py prints this
+table from them); rows of machines where other processes or a desktop were seen to hold memory are left out. What kernels
+take from their pool is a part of its own (memory.graph.scratch).
 """
 
 from typing import NamedTuple
@@ -39,6 +40,7 @@ SEEN = {
     "6": _Row(295, 394, 399, "P100"),
     "7": _Row(349, 349, 349, "RTX 2060"),
     "8": _Row(104, 277, 450, "RTX 3060, RTX 4060"),
+    "9": _Row(597, 695, 709, "H200"),
     "12": _Row(248, 704, 752, "RTX 5060 Ti, RTX 5070 Ti, RTX PRO 6000"),
 }
 """Major compute capability → what was seen."""

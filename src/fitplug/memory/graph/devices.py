@@ -12,6 +12,9 @@ from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.cuda import AmdCores, CudaBackend
 
 UNKNOWN_CAPABILITY = 80
+CORES_EACH = {60: 64, 70: 64, 71: 64, 72: 64, 75: 64, 80: 64}
+"""Compute capability → CUDA cores of one multiprocessor where these are not 128 (CUDA's programming guide, appendix F)."""
+MOST_CORES = 1 << 20
 CDNA1, RDNA1, RDNA3 = 0x908, 0x1010, 0x1100
 GCN_APUS = frozenset((0x909, 0x90C))
 
@@ -55,11 +58,19 @@ def device_backends(devices: Sequence[Device], names: Sequence[str]) -> list[Bac
 def _cuda(device: Device, traits: Traits, beside: Neighbours) -> Backend:
     integrated = traits.reads_host and device.kind == "igpu"
     cores = CORES[traits.cores](device.compute_capability)
-    known = device.extra.get("multiprocessors")
     return CudaBackend(
         beside.name, beside.number, cc=_capability(device), amd=cores, integrated=integrated, alone=beside.alone,
-        multiprocessors=known if type(known) is int and 0 < known < 1 << 12 else 0,
+        multiprocessors=_multiprocessors(device),
     )  # fmt: skip
+
+
+def _multiprocessors(device: Device) -> int:
+    """How many an NVIDIA card has that says how many cores it has; 0 where it does not."""
+    n_cores = device.extra.get("n_cores")
+    if type(n_cores) is not int or not 0 < n_cores < MOST_CORES:
+        return 0
+    capability = _capability(device)
+    return n_cores // CORES_EACH.get(capability, 128)
 
 
 def amd_cores(target: str | None) -> AmdCores:

@@ -28,6 +28,8 @@ MAX_BATCH_VEC, MAX_BATCH_MMF = 8, 16
 SORT_CHUNK = 64 * MIB
 """argsort_f32_i32_cuda_cub_chunk_nrows (argsort.cu): rows that are sorted at once."""
 MAX_BITONIC = 1024
+BLOCKS_EACH, MAX_COLUMNS = 2, 64
+"""Of flash attention by matrix cores: blocks on one multiprocessor, rows of a tile (fattn-mma-f16.cuh)."""
 SSD_CHUNK = 256
 
 Rule: TypeAlias = Callable[[Tensor, CudaBackend], Iterable[int]]
@@ -75,16 +77,17 @@ def _mul_mat_id(t: Tensor, backend: CudaBackend) -> Sequence[int]:
     n, n_used, n_experts = b.ne[2], ids.ne[0], a.ne[2]
     rows = n * n_used
     numbers = [rows * 4, rows * 4, (n_experts + 1) * 4]
-    if is_quantized(a.type) and n <= MAX_BATCH_VEC:
-        return (_in_8_bits(nelements(b) // b.ne[0], b.ne[0]),)
-    if backend.multiplies_quantized(n, experts=n_experts):
-        spare = min(b.ne[1], TILE) // 8 * 8 * 4 * Q8_1_BLOCK
-        return *numbers, _in_8_bits(rows, b.ne[0]) + spare, _parts_of_tiles(n, a.ne[1], n_experts, backend)
-    if backend.multiplies_by_hand(a.type) and n <= (512 if a.ne[1] <= 1024 else 128):
+    if is_quantized(a.type):
+        if n <= MAX_BATCH_VEC:
+            return (_in_8_bits(nelements(b) // b.ne[0], b.ne[0]),)
+        if backend.multiplies_quantized(n, experts=n_experts):
+            spare = min(b.ne[1], TILE) // 8 * 8 * 4 * Q8_1_BLOCK
+            return *numbers, _in_8_bits(rows, b.ne[0]) + spare, _parts_of_tiles(n, a.ne[1], n_experts, backend)
+    elif backend.multiplies_by_hand(a.type) and n <= (512 if a.ne[1] <= 1024 else 128):
         return numbers
-    width = BLOCKS["f32" if is_quantized(a.type) or not backend.fast_f16 else a.type][1]
-    one = Tensor("MUL_MAT", "f32", (a.ne[1], n, 1, 1), [_matrix(a.type, a.ne[0], a.ne[1]), _matrix("f32", b.ne[0], n)])
-    return rows * 8, rows * b.ne[0] * width, rows * a.ne[1] * 4, *_mul_mat(one, backend)
+    sorted_as = "f32" if is_quantized(a.type) or (a.type == "f16" and not backend.fast_f16) else a.type
+    one = Tensor("MUL_MAT", "f32", (a.ne[1], n, 1, 1), [_matrix(a.type, a.ne[0], a.ne[1]), _matrix(sorted_as, b.ne[0], n)])
+    return rows * 8, rows * b.ne[0] * BLOCKS[sorted_as][1], rows * a.ne[1] * 4, *_mul_mat(one, backend)
 
 
 def _matrix(kind: str, n: int, rows: int) -> Tensor:
@@ -127,6 +130,15 @@ def _computed_in(t: Tensor, a: Tensor, b: Tensor, backend: CudaBackend) -> str:
     return "f16" if is_quantized(a.type) else a.type
 
 
+def _flash_attn(t: Tensor, backend: CudaBackend) -> Sequence[int]:
+    """launch_fattn (fattn-common.cuh): what blocks hand over that share a tile of a prompt; two on a multiprocessor at most."""
+    q, v = t.src[0], t.src[2]
+    if q is None or v is None or q.ne[1] <= MAX_BATCH_VEC or backend.amd is not None or backend.cc < TURING:
+        return ()
+    blocks = BLOCKS_EACH * (backend.multiprocessors or MULTIPROCESSORS)
+    return (blocks * MAX_COLUMNS * (2 + v.ne[0] // 2) * 8,)
+
+
 def _argsort(t: Tensor, _: CudaBackend) -> Sequence[int]:
     """argsort_f32_i32_cuda_cub, a chunk of rows at once: numbers, keys, sorted keys; what CUB needs besides is a few MiB."""
     a = t.src[0]
@@ -154,6 +166,7 @@ def _ssm_scan(t: Tensor, backend: CudaBackend) -> Sequence[int]:
 TAKES: Mapping[str, Rule] = {
     "MUL_MAT": _mul_mat,
     "MUL_MAT_ID": _mul_mat_id,
+    "FLASH_ATTN_EXT": _flash_attn,
     "ARGSORT": _argsort,
     "SSM_SCAN": _ssm_scan,
 }
