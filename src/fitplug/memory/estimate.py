@@ -27,14 +27,18 @@ from fitplug.memory.overrides import rules
 from fitplug.memory.placement import Placement, place
 from fitplug.memory.records import HOST, Basis, Estimate, Kind, Part, Resolved
 from fitplug.memory.setup import Setup
-from fitplug.memory.targets import ALONE, HANDED_OVER, NO_TAPS, Role, borrows
+from fitplug.memory.targets import ALONE, HANDED_OVER, NO_TAPS, SCRATCH, Role, borrows
 from fitplug.memory.weights import Placed, WeightTable
 from fitplug.model.mtp import in_mtp_context
 from fitplug.model.records import Model
 from fitplug.settings import Settings
+from fitplug.units import GIB, format_bytes
 
 if TYPE_CHECKING:
     from fitplug.memory.compute import ComputeEstimator
+
+MOST_SCRATCH = 32 * GIB
+TOO_MUCH_SCRATCH = "{}: long prompts need {} besides for the kernels, and llama.cpp stops when that is more than 32 GiB"
 
 
 class Estimator:
@@ -231,8 +235,15 @@ class Estimator:
         unknown = next((table.unknown for table in self._tables.values()), [])
         if unknown and self.model.known:
             notes.append(f"llama.cpp does not know {len(unknown)} of the tensors ({unknown[0]} is one): it may refuse the file")
+        notes += [TOO_MUCH_SCRATCH.format(part.device, format_bytes(part.n_bytes)) for part in parts if self._stops_at(part)]
         notes += self._beside.notes(settings, parts)
         return tuple(notes)
+
+    def _stops_at(self, part: Part) -> bool:
+        """Whether kernels may want more than CUDA_POOL_VMM_MAX_SIZE (ggml-cuda.cu), which holds for NVIDIA's cards."""
+        if part.source != SCRATCH or part.n_bytes <= MOST_SCRATCH:
+            return False
+        return self.machine.devices[self._names.index(part.device)].backend == "cuda"
 
 
 class Estimators:
