@@ -60,7 +60,8 @@ class Sample:
         self.sketched: Collection[int] | None = None
         """Numbers of the tensors that others of one sketch (sketches.py) have with other shapes, or whose sources they have."""
         self._answers: dict[int, Hashable] = {}
-        self._scratch: dict[Hashable, int] = {}
+        self.scratches: dict[Hashable, int] = {}
+        """What kernels need besides, by what computes."""
         self.composed: dict[bool, Composed] = {}
         """What composes such graphs, with and without op_offload."""
 
@@ -68,6 +69,7 @@ class Sample:
         """For settings that change nothing but shapes, and no answer: whatever this one says but of sizes is true of it too."""
         found = copy(self)
         found.params, found.tensors, found.composed, found.needed = params, list(tensors), {}, needed
+        found.scratches = {}
         found.__dict__.pop("shapes", None)
         return found
 
@@ -149,9 +151,9 @@ class Sample:
     def scratch(self, backend: Backend) -> int:
         """What kernels need besides on a device that computes layers of every shape."""
         character = _character(backend)
-        found = self._scratch.get(character)
+        found = self.scratches.get(character)
         if found is None:
-            found = self._scratch[character] = backend.scratch(self.graph.nodes)
+            found = self.scratches[character] = backend.scratch(self.tensors)
         return found
 
     @cached_property
