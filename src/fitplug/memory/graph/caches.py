@@ -5,6 +5,7 @@ from collections.abc import Callable
 from fitplug.memory.cache import cells_of
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.base import GraphBase
+from fitplug.memory.graph.errors import ShapesAbortError
 from fitplug.memory.graph.params import GraphParams, LentCells
 from fitplug.memory.graph.tensor import Tensor, is_quantized
 from fitplug.model.records import Layer
@@ -170,6 +171,8 @@ def k_rotation(widths: set[int], first: int, type_: str, *, always: bool = False
     rotated = head > 0 and is_quantized(type_) and first % SMALLEST_ROTATION == 0
     if not rotated and not always:
         return 0
+    if not widths:
+        raise ShapesAbortError("llama.cpp divides by zero where a cache whose heads are turned has no layers")
     n = SMALLEST_ROTATION
     while head % (n * 2) == 0:
         n *= 2

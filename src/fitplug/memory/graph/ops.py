@@ -32,8 +32,14 @@ def _onto(op: str, a: Tensor, src: list[Tensor | None]) -> Tensor:
 
 def abort(assertion: str, *operands: Tensor) -> NoReturn:
     """GGML_ASSERT fails."""
-    shapes = ", ".join("x".join(map(str, t.ne)) for t in operands)
-    raise ShapesAbortError(f"llama.cpp aborts on these numbers of heads and widths: GGML_ASSERT({assertion}), {shapes}")
+    shapes = "".join(", " + "x".join(map(str, t.ne)) for t in operands)
+    raise ShapesAbortError(f"llama.cpp aborts on these numbers of heads and widths: GGML_ASSERT({assertion}){shapes}")
+
+
+def require(assertion: str, holds: bool) -> None:
+    """GGML_ASSERT of a graph's builder."""
+    if not holds:
+        abort(assertion)
 
 
 def _binary(op: str, a: Tensor, b: Tensor) -> Tensor:

@@ -181,6 +181,7 @@ def seen_cells(compressed: CompressedCache, il: int) -> Tensor:
 def queries_and_keys(g: GraphContext, inp_pos: Tensor, cur: Tensor, il: int) -> tuple[Tensor, Tensor, Tensor]:
     """The compressed queries, Q, and the one head that is both K and V."""
     head, n_head, nt = g.n_embd_head_k, g.n_head, cur.ne[1]
+    ggml.require("n_embd_head == n_embd_head_v", head == g.n_embd_head_v)
     qr = g.build_lora_mm(g.w("attn_q_a", il).weight, cur)
     qr = g.build_norm(qr, g.w("attn_q_a_norm", il), LLM_NORM_RMS, il)
     q = ggml.rms_norm(ggml.reshape(g.build_lora_mm(g.w("attn_q_b", il).weight, qr), head, n_head, nt))
@@ -193,6 +194,7 @@ def grouped_output(g: GraphContext, inp_pos: Tensor, out: Tensor, il: int) -> Te
     """The heads turned back, and projected group by group through a low rank."""
     n_groups, rank = g.hparam("dsv4_o_group_count"), g.hparam("dsv4_o_lora_rank")
     head, nt = g.n_embd_head_k, g.n_tokens
+    ggml.require("n_head % n_groups == 0", g.n_head % n_groups == 0)
     out = ggml.rope_ext_back(ggml.reshape(out, head, g.n_head, nt), inp_pos)
     out = ggml.permute(ggml.reshape(out, head * g.n_head // n_groups, n_groups, nt), 0, 2, 1, 3)
     out = ggml.mul_mat(g.needed("attn_output_a", il), out)

@@ -44,6 +44,7 @@ def build(g: GraphContext) -> None:
 def _attention(g: GraphContext, inp_attn: InpAttnKvIswa, inp_pos: Tensor, cur: Tensor, il: int) -> Tensor:
     layer, n_tokens = g.hparams(il), g.n_tokens
     width, n_head, n_head_kv = layer.n_embd_head_k, layer.n_head, layer.n_head_kv
+    ggml.require("n_embd_head == hparams.n_embd_head_v(il)", width == layer.n_embd_head_v)
     factors = None if layer.is_swa else g.rope_factors(il)
     fused = g.proj("attn_qkv", cur, il) if g.w("attn_qkv", il).weight is not None else None
     wo = g.w("attn_output", il)._replace(bias=None)

@@ -51,7 +51,9 @@ class GatedAttention:
         q, k, v = absorbed(g, heads, qr, cur, self.inp_pos, il)
         sinks, v_mla = g.w("attn_sinks", il).weight, g.needed("attn_v_b", il)
         if isinstance(inp, InpAttnKDsa):
-            out = build_attn_dsa(g, inp, q, k, v, g.need(self.top_k), il, v_mla=v_mla, sinks=sinks)
+            out = build_attn_dsa(
+                g, inp, q, k, v, g.need(self.top_k, "the choice of an indexer before it"), il, v_mla=v_mla, sinks=sinks
+            )
         else:
             out = g.build_attn(inp, ABSENT, q, k, v, il, v_mla=v_mla, sinks=sinks)
         out = ggml.mul(out, ggml.sigmoid(ggml.mul_mat(g.needed("attn_gate", il), cur)))

@@ -61,7 +61,9 @@ class SparseAttention:
         if self.swa is not None and windowed:
             out = g.build_attn(self.swa, ABSENT, q, k, v, il, v_mla=v_mla)
         else:
-            out = build_attn_dsa(g, self.dsa, q, k, v, g.need(self.top_k), il, v_mla=v_mla)
+            out = build_attn_dsa(
+                g, self.dsa, q, k, v, g.need(self.top_k, "the choice of an indexer before it"), il, v_mla=v_mla
+            )
         if self.swa is not None:
             out = self._gated(out, cur, v_mla.ne[1], il)
         return g.proj("attn_output", out, il)

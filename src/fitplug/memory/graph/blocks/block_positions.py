@@ -91,7 +91,9 @@ class BlockAttention:
             g.expand(t)
         g.expand(inp.cache.cpy_k(k, inp.k_idxs, il))
         g.expand(inp.cache.cpy_v(v, inp.v_idxs, il))
-        return Cached(q, inp.cache.get_k(il), inp.cache.get_v(il), iq, self.idx.get_k(il))
+        k = inp.cache.get_k(il)
+        ggml.require("HKV == Hd", k.ne[1] == self.n_groups)
+        return Cached(q, k, inp.cache.get_v(il), iq, self.idx.get_k(il))
 
     # One token per stream: the chosen blocks are gathered
 

@@ -117,6 +117,7 @@ def build_linear_attention(
     d_inner, head_k = g.hparam("ssm_d_inner"), g.hparam("ssm_d_state")
     n_k, n_v = g.hparam("ssm_n_group"), g.hparam("ssm_dt_rank")
     head_v = d_inner // n_v
+    ggml.require("num_v_heads % num_k_heads == 0", n_v % n_k == 0)
     by_seq = (g.n_seq_tokens, g.n_seqs)
     qkv, z = _qkvz(g, cur, il, head_k, n_k, head_v, n_v)
     beta, alpha = gates(g, cur, il)

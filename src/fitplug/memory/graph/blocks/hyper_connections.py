@@ -26,6 +26,10 @@ def fused(g: GraphContext, op: str, t: Tensor, il: int) -> Tensor:
     return t
 
 
+DSV4_STREAMS = 4
+"""The only number of streams that GGML_OP_DSV4_HC_COMB and its like are made for."""
+
+
 class Mix(NamedTuple):
     """What a block reads, and how its output goes back into the streams."""
 
@@ -39,6 +43,7 @@ class Mix(NamedTuple):
 def build_hc_pre(g: GraphContext, x: Tensor, name: str, il: int) -> Mix:
     """build_hc_pre with this layer's NAME_fn, NAME_scale and NAME_base; `x` is [n_embd, hc, n_tokens]."""
     n_embd, hc, nt, _ = x.ne
+    ggml.require("hc == 4", hc == DSV4_STREAMS)
     fn, scale, base = (g.needed(f"{name}_{part}", il) for part in ("fn", "scale", "base"))
     mixes = ggml.mul_mat(fn, ggml.rms_norm(ggml.reshape(x, hc * n_embd, nt)))
     pre = _affine(mixes, scale, base, hc, 0, 0)

@@ -50,6 +50,8 @@ def build_mamba2_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Ten
     """llm_build_mamba_base::build_mamba2_layer."""
     d_inner, d_state = g.hparam("ssm_d_inner"), g.hparam("ssm_d_state")
     n_head, n_group = g.hparam("ssm_dt_rank"), g.hparam("ssm_n_group")
+    ggml.require("d_inner % n_head == 0", d_inner % n_head == 0)
+    ggml.require("d_inner % n_group == 0", d_inner % n_group == 0)
     head_dim, n_conv = d_inner // n_head, d_inner + 2 * n_group * d_state
     n_seq_tokens, n_seqs = g.n_seq_tokens, g.n_seqs
 

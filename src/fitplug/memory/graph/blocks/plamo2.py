@@ -13,6 +13,8 @@ from fitplug.memory.graph.tensor import Tensor
 def build_plamo2_mamba_layer(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Tensor:
     """llama_model_plamo2::graph::build_plamo2_mamba_layer."""
     d_inner, d_state, n_heads = g.hparam("ssm_d_inner"), g.hparam("ssm_d_state"), g.hparam("ssm_dt_rank")
+    ggml.require("d_inner % n_heads == 0", d_inner % n_heads == 0)
+    ggml.require("n_group == 0", g.hparam("ssm_n_group") == 0)
     head_dim, by_seq = d_inner // n_heads, (g.n_seq_tokens, g.n_seqs)
 
     zx = g.proj("ssm_in", ggml.reshape(cur, cur.ne[0], *by_seq), il)

@@ -53,6 +53,7 @@ def rwkv6_time_mix(g: GraphContext, inp: InpRs, cur: Tensor, x_prev: Tensor, il:
     gate = ggml.sigmoid(gate) if first is None else ggml.silu(gate)
     n_head_kv = g.hparams(il).n_head_kv
     if n_head_kv not in (0, n_head):
+        ggml.require("n_head % n_head_kv == 0", n_head % n_head_kv == 0)
         shape = (head_size, n_head // n_head_kv, n_head_kv, n_tokens)
         k, v = (ggml.repeat_4d(ggml.reshape(t, head_size, 1, n_head_kv, n_tokens), *shape) for t in (k, v))
     k, v, r = (ggml.reshape(t, head_size, n_head, n_tokens) for t in (k, v, r))

@@ -11,8 +11,10 @@ from fitplug.memory.graph.tensor import Tensor
 def build_shortconv_block(g: GraphContext, inp: InpRs, cur: Tensor, il: int) -> Tensor:
     """Three projections in one: b gates before the convolution, c after it."""
     kernel, n_seq_tokens, n_seqs = g.hparam("n_shortconv_l_cache"), g.n_seq_tokens, g.n_seqs
+    ggml.require("hparams.n_shortconv_l_cache > 1", kernel > 1)
     cur = ggml.reshape(cur, cur.ne[0], n_seq_tokens, n_seqs)
     bcx = g.proj("shortconv.in_proj", cur, il)
+    ggml.require("bcx->ne[0] % n_chunks == 0", bcx.ne[0] % 3 == 0)
     n = bcx.ne[0] // 3
     b, c, x = (ggml.view_3d(bcx, n, n_seq_tokens, n_seqs, bcx.nb[1], bcx.nb[2], i * n * F32) for i in range(3))
     bx = ggml.mul(b, x)
