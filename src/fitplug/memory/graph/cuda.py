@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from fitplug.memory.graph import cuda_fusion
+from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.backends import OFFLOAD_MIN_BATCH, Backend, KeepAlive, Uses, batch_size
 from fitplug.memory.graph.supports import FLOATS, HALVES, Rule, first_contiguous, first_is, first_rows_contiguous, src
 from fitplug.memory.graph.tensor import BLOCKS, PREC_F32, Tensor, is_contiguous, is_quantized, nbytes, nelements, row_size
@@ -75,7 +76,9 @@ class CudaBackend(Backend):
     def alloc_size(self, t: Tensor) -> int:
         """ggml_backend_cuda_buffer_type_get_alloc_size."""
         size = nbytes(t) if t.op != "FLASH_ATTN_EXT" else self._flash_attn_bytes(t)
-        if BLOCKS[t.type][0] > 1 and t.ne[0] % MATRIX_ROW_PADDING:
+        block, block_bytes = BLOCKS[t.type]
+        if block > 1 and t.ne[0] % MATRIX_ROW_PADDING:
+            ggml.require("tensor->nb[0] == ggml_element_size(tensor)", t.nb[0] == block_bytes)
             size += row_size(t.type, MATRIX_ROW_PADDING - t.ne[0] % MATRIX_ROW_PADDING)
         return size
 

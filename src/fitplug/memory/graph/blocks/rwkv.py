@@ -34,12 +34,9 @@ def with_new_state(g: GraphContext, wkv_output: Tensor, il: int) -> Tensor:
 
 def head_norm(g: GraphContext, cur: Tensor, n_head: int, il: int) -> Tensor:
     """A norm for each head, then time_mix_ln."""
-    ln = g.w("time_mix_ln", il)
-    if ln.weight is None or ln.bias is None:
-        return ggml.reshape(cur, g.n_embd, g.n_tokens)
     cur = ggml.norm(ggml.reshape(cur, g.n_embd // n_head, n_head, g.n_tokens))
     cur = ggml.reshape(cur, g.n_embd, g.n_tokens)
-    return ggml.add(ggml.mul(cur, ln.weight), ln.bias)
+    return ggml.add(ggml.mul(cur, g.needed("time_mix_ln", il)), g.needed("time_mix_ln", il, "bias"))
 
 
 def rwkv6_time_mix(g: GraphContext, inp: InpRs, cur: Tensor, x_prev: Tensor, il: int) -> Tensor:
@@ -66,7 +63,8 @@ def rwkv6_time_mix(g: GraphContext, inp: InpRs, cur: Tensor, x_prev: Tensor, il:
     s = g.rs.get_s_l(il)
     state = g.build_rs(inp, s, s.ne[0], g.n_seqs)
     output = ggml.gated_linear_attn(k, v, r, w, state) if first is None else ggml.rwkv_wkv6(k, v, r, first, w, state)
-    cur = head_norm(g, with_new_state(g, output, il), n_head, il)
+    cur = with_new_state(g, output, il)
+    cur = ggml.reshape(cur, g.n_embd, g.n_tokens) if first is None else head_norm(g, cur, n_head, il)
     cur = g.proj("time_mix_output", ggml.mul(cur, gate), il)
     return ggml.reshape(cur, g.n_embd, g.n_seq_tokens, g.n_seqs)
 
@@ -119,7 +117,9 @@ def rwkv7_time_mix(
     s = g.rs.get_s_l(il)
     state = g.build_rs(inp, s, s.ne[0], g.n_seqs)
     output = ggml.rwkv_wkv7(r, w, k, v, ggml.neg(kk), ggml.mul(kk, a), state)
-    cur = head_norm(g, with_new_state(g, output, il), n_head, il)
+    ln, cur = g.w("time_mix_ln", il), with_new_state(g, output, il)
+    normed = ln.weight is not None and ln.bias is not None
+    cur = head_norm(g, cur, n_head, il) if normed else ggml.reshape(cur, g.n_embd, n_tokens)
     bonus = ggml.reshape(weight(g, "time_mix_r_k", il), head_size, n_head)
     rk = ggml.sum_rows(ggml.mul(ggml.mul(k, r), bonus))
     cur = ggml.add(cur, ggml.reshape(ggml.mul(v, rk), g.n_embd, n_tokens))
