@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from fitplug.extension import Engine, Exporter, Later, Runner
 from fitplug.hookspecs import hookimpl
-from fitplug.settings import DRAFT_SETTINGS
+from fitplug.settings import DRAFT_SETTINGS, OWN_SETTINGS
 
 CANNOT_EXPRESS = (
     "n_seq_max", "kv_unified", "devices", "n_cpu_moe", "overrides", "mmproj", "mmproj_offload", "model_draft",
-    *DRAFT_SETTINGS,
+    "embedding", "pooling", *OWN_SETTINGS, *DRAFT_SETTINGS,
 )  # fmt: skip
 """`Llama(...)` swallows unknown arguments silently: these have none (llama_cpp/llama.py, Llama.__init__)."""
 

@@ -22,7 +22,7 @@ def arguments(settings: Settings, model_path: str) -> dict[str, Any]:
     Flash attention is off and the sliding-window cache full-sized unless it is told (llama_cpp/llama.py, Llama.__init__;
     src/llama-context.cpp, llama_context_default_params).
     """
-    if len(settings.lora) > 1:
+    if len(settings.adapters) > 1:
         raise RefusedError("Llama(...) takes one adapter: lora_path")
     found: dict[str, Any] = {
         "model_path": model_path,
@@ -39,11 +39,13 @@ def arguments(settings: Settings, model_path: str) -> dict[str, Any]:
         "swa_full": settings.swa_full,
         "offload_kqv": settings.offload_kqv,
         "op_offload": settings.op_offload,
-        "use_mmap": settings.use_mmap and not settings.lora,
+        "use_mmap": settings.use_mmap and not settings.adapters,
         "use_mlock": False,
         "embedding": False,
     }
-    return found | ({"lora_path": settings.lora[0]} if settings.lora else {})
+    for name, scale in settings.adapters:
+        found |= {"lora_path": name} | ({"lora_scale": scale} if scale != 1 else {})
+    return found
 
 
 def render(plan: Plan, request: ExportRequest) -> Export:

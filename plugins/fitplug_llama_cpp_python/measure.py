@@ -15,6 +15,11 @@ from fitplug_llama_cpp_python.lowlevel import breakdown, buffer_type, device, lo
 
 FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """common/common.h, LLM_FFN_EXPS_REGEX: what -cmoe and -ncmoe move."""
+FFN_DENSE = r"\.ffn_(up|down|gate)\."
+"""LLM_FFN_DENSE_REGEX: what -ncffn moves."""
+LAZY_MODES = {"off": 0, "auto": 1, "on": 2}
+POOLINGS = {"none": 0, "mean": 1, "cls": 2, "last": 3, "rank": 4}
+"""include/llama.h, enum llama_lazy_mode and llama_pooling_type."""
 
 
 class _Override(ctypes.Structure):
@@ -53,6 +58,8 @@ def model_params(settings: dict[str, Any], keep: list[Any]) -> Any:
     if settings["devices"] is not None:
         pointers = [device(name) for name in settings["devices"]]
         params.devices = _pointer((ctypes.c_void_p * (len(pointers) + 1))(*pointers, None), keep)
+    params.no_host, params.use_extra_bufts = settings["no_host"], settings["repack"]
+    params.lazy_mode = LAZY_MODES[settings["lazy_mode"]]
     overrides = list(_overrides(settings))
     if overrides:
         params.tensor_buft_overrides = _pointer((_Override * (len(overrides) + 1))(*overrides), keep)
@@ -62,7 +69,8 @@ def model_params(settings: dict[str, Any], keep: list[Any]) -> Any:
 def _overrides(settings: dict[str, Any]) -> list[_Override]:
     n = settings["n_cpu_moe"]
     experts = [FFN_EXPS] if n < 0 else [rf"blk\.{i}{FFN_EXPS}" for i in range(n)]
-    pairs = [(pattern, "CPU") for pattern in experts] + [tuple(pair) for pair in settings["overrides"]]
+    dense = [rf"blk\.{i}{FFN_DENSE}" for i in range(settings["n_cpu_ffn"])]
+    pairs = [(pattern, "CPU") for pattern in (*experts, *dense)] + [tuple(pair) for pair in settings["overrides"]]
     return [_Override(pattern.encode(), buffer_type(buffer)) for pattern, buffer in pairs]
 
 
@@ -76,6 +84,9 @@ def context_params(settings: dict[str, Any]) -> Any:
     params = llama_cpp.llama_context_default_params()
     for name in ("n_ctx", "n_batch", "n_ubatch", "n_seq_max", "kv_unified", "swa_full", "offload_kqv", "op_offload"):
         setattr(params, name, settings[name])
+    params.embeddings = settings["embedding"]
+    if settings["pooling"] is not None:
+        params.pooling_type = POOLINGS[settings["pooling"]]
     params.n_outputs_max = settings.get("n_outputs_max", 0)
     params.type_k, params.type_v = TYPES[settings["type_k"]], TYPES[settings["type_v"]]
     params.flash_attn_type = {

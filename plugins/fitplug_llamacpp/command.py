@@ -1,6 +1,6 @@
 """A plan as llama.cpp's command line: one row a setting, checked against common/arg.cpp."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,9 +13,10 @@ from fitplug_llamacpp.model import model_words
 
 FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """Which tensors -cmoe and -ncmoe mean: common/common.h, LLM_FFN_EXPS_REGEX."""
+FFN_DENSE = r"\.ffn_(up|down|gate)\."
+"""Which ones -ncffn means: LLM_FFN_DENSE_REGEX."""
 
-
-NO_DRAFTS = Settings()
+DEFAULTS = Settings()
 
 
 class Flag(NamedTuple):
@@ -44,10 +45,21 @@ def _overrides(overrides: Sequence[TensorOverride]) -> str | None:
     return ",".join(f"{override.pattern}={override.buffer}" for override in overrides) or None
 
 
-def _lora(s: Settings) -> str | None:
+def _listed(words: Iterable[str]) -> str | None:
     """common/arg.cpp, parse_csv_row: a name with a comma or a quote stands in double quotes."""
-    quoted = ['"' + name.replace('"', '""') + '"' if set(',"') & set(name) else name for name in s.lora]
+    quoted = ['"' + word.replace('"', '""') + '"' if set(',"') & set(word) else word for word in words]
     return ",".join(quoted) or None
+
+
+def _scaled(s: Settings) -> str | None:
+    for adapter in s.lora_scaled:
+        if ":" in adapter.name:
+            raise RefusedError(f"llama.cpp splits --lora-scaled at colons: '{adapter.name}' cannot be given; use --lora")
+    return _listed(f"{adapter.name}:{adapter.scale!r}" for adapter in s.lora_scaled)
+
+
+def _reranks(s: Settings) -> bool:
+    return s.embedding and s.pooling == "rank"
 
 
 def _projector(s: Settings, *, url: bool) -> str | None:
@@ -58,13 +70,23 @@ def _splits(s: Settings) -> bool:
     return s.split_mode != "layer" or s.main_gpu != 0 or bool(s.tensor_split)
 
 
+def _unless(name: str) -> Callable[[Settings], str | None]:
+    """A setting that is said where it is not llama.cpp's default."""
+
+    def value(s: Settings) -> str | None:
+        given = getattr(s, name)
+        return str(given) if given != getattr(DEFAULTS, name) else None
+
+    return value
+
+
 def _of_drafts(name: str, *, of_models: bool = False) -> Callable[[Settings], str | None]:
     """A setting that says something only where a model drafts, or one that has a file of its own: said there, or if given."""
 
     def value(s: Settings) -> str | None:
         given = getattr(s, name)
         decides = s.drafts_by_model and not (of_models and s.model_draft is None)
-        return str(given) if decides or given != getattr(NO_DRAFTS, name) else None
+        return str(given) if decides or given != getattr(DEFAULTS, name) else None
 
     return value
 
@@ -108,14 +130,30 @@ FLAGS = (
     Flag("tensor_split", "-ts", "LLAMA_ARG_TENSOR_SPLIT", _split),
     Flag("n_cpu_moe", "-cmoe", "LLAMA_ARG_CPU_MOE", lambda s: _bare(s.n_cpu_moe < 0), "1"),
     Flag("n_cpu_moe", "-ncmoe", "LLAMA_ARG_N_CPU_MOE", lambda s: str(s.n_cpu_moe) if s.n_cpu_moe > 0 else None),
+    Flag("n_cpu_ffn", "-ncffn", "LLAMA_ARG_N_CPU_FFN", _unless("n_cpu_ffn")),
     Flag("overrides", "-ot", "LLAMA_ARG_OVERRIDE_TENSOR", lambda s: _overrides(s.overrides)),
+    Flag("no_host", "--no-host", "LLAMA_ARG_NO_HOST", lambda s: _bare(s.no_host), "1"),
+    Flag("repack", "-nr", "LLAMA_ARG_REPACK", lambda s: _bare(not s.repack), "0"),
+    Flag("embedding", "--embeddings", "LLAMA_ARG_EMBEDDINGS", lambda s: _bare(s.embedding and not _reranks(s)), "1",
+         server_only=True),
+    Flag("pooling", "--rerank", "LLAMA_ARG_RERANKING", lambda s: _bare(_reranks(s)), "1", server_only=True),
+    Flag("pooling", "--pooling", "LLAMA_ARG_POOLING", lambda s: None if _reranks(s) else s.pooling, server_only=True),
+    Flag("kv_unified_per_slot", "--kv-unified-per-slot", "LLAMA_ARG_KV_UNIFIED_PER_SLOT", _unless("kv_unified_per_slot"),
+         server_only=True),
     Flag("mmproj", "-mm", "LLAMA_ARG_MMPROJ", lambda s: _projector(s, url=False)),
     Flag("mmproj", "-mmu", "LLAMA_ARG_MMPROJ_URL", lambda s: _projector(s, url=True)),
     Flag("mmproj_offload", "--no-mmproj-offload", "LLAMA_ARG_MMPROJ_OFFLOAD",
          lambda s: _bare(s.mmproj is not None and not s.mmproj_offload), "0"),
+    Flag("mmproj_device", "-mmdev", "MTMD_BACKEND_DEVICE", _unless("mmproj_device")),
+    Flag("image_min_tokens", "--image-min-tokens", "LLAMA_ARG_IMAGE_MIN_TOKENS", _unless("image_min_tokens")),
+    Flag("image_max_tokens", "--image-max-tokens", "LLAMA_ARG_IMAGE_MAX_TOKENS", _unless("image_max_tokens")),
     Flag("model_draft", "-md", "LLAMA_ARG_SPEC_DRAFT_MODEL", lambda s: s.model_draft),
     Flag("spec_type", "--spec-type", "LLAMA_ARG_SPEC_TYPE", lambda s: s.spec_type),
     Flag("draft_max", "--spec-draft-n-max", "LLAMA_ARG_SPEC_DRAFT_N_MAX", _of_drafts("draft_max")),
+    Flag("ngram_mod_n_max", "--spec-ngram-mod-n-max", None, _unless("ngram_mod_n_max")),
+    Flag("ngram_simple_size_m", "--spec-ngram-simple-size-m", None, _unless("ngram_simple_size_m")),
+    Flag("ngram_map_k_size_m", "--spec-ngram-map-k-size-m", None, _unless("ngram_map_k_size_m")),
+    Flag("ngram_map_k4v_size_m", "--spec-ngram-map-k4v-size-m", None, _unless("ngram_map_k4v_size_m")),
     Flag("draft_type_k", "-ctkd", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_K", _of_drafts("draft_type_k")),
     Flag("draft_type_v", "-ctvd", "LLAMA_ARG_SPEC_DRAFT_CACHE_TYPE_V", _of_drafts("draft_type_v")),
     Flag("draft_n_gpu_layers", "-ngld", "LLAMA_ARG_N_GPU_LAYERS_DRAFT", _draft_layers),
@@ -126,8 +164,10 @@ FLAGS = (
     Flag("draft_overrides", "-otd", None, lambda s: _overrides(s.draft_overrides)),
     Flag("draft_backend_sampling", "--no-spec-draft-backend-sampling", "LLAMA_ARG_SPEC_DRAFT_BACKEND_SAMPLING",
          lambda s: _bare(not s.draft_backend_sampling), "0"),
-    Flag("lora", "--lora", None, _lora),
-    Flag("use_mmap", "--load-mode", "LLAMA_ARG_LOAD_MODE", lambda s: None if s.use_mmap else "none"),
+    Flag("lora", "--lora", None, lambda s: _listed(s.lora)),
+    Flag("lora_scaled", "--lora-scaled", None, _scaled),
+    Flag("use_mmap", "--load-mode", "LLAMA_ARG_LOAD_MODE", lambda s: s.load_mode or (None if s.use_mmap else "none")),
+    Flag("lazy_mode", "--lazy-mode", "LLAMA_ARG_LAZY_MODE", _unless("lazy_mode")),
     Flag("cache_ram_mib", "-cram", "LLAMA_ARG_CACHE_RAM", lambda s: _count(s.cache_ram_mib)),
     Flag("ctx_checkpoints", "-ctxcp", "LLAMA_ARG_CTX_CHECKPOINTS", lambda s: _count(s.ctx_checkpoints)),
     Flag("fit", "--fit", "LLAMA_ARG_FIT", lambda _: "off"),
@@ -149,10 +189,10 @@ def flags(settings: Settings, *, server: bool = True) -> Iterator[str]:
 def variables(settings: Settings) -> tuple[dict[str, str], tuple[str, ...]]:
     """The same as LLAMA_ARG_* variables, and the settings that have none.
 
-    llama.cpp reads variables in the order of its options, -ot before -cmoe: where both are wanted the expert patterns are
-    written into the one variable, in the order that the command line would have given.
+    llama.cpp reads variables in the order of its options, -ot before -cmoe and -ncffn: where it is wanted too their patterns
+    are written into the one variable, in the order that the command line would have given.
     """
-    settings = _experts_as_overrides(settings) if settings.overrides else settings
+    settings = _all_as_overrides(settings) if settings.overrides else settings
     env, missing = {}, []
     for row in FLAGS:
         value = row.value(settings)
@@ -163,11 +203,12 @@ def variables(settings: Settings) -> tuple[dict[str, str], tuple[str, ...]]:
     return env, tuple(missing)
 
 
-def _experts_as_overrides(settings: Settings) -> Settings:
+def _all_as_overrides(settings: Settings) -> Settings:
     n = settings.n_cpu_moe
     patterns = [FFN_EXPS] if n < 0 else [rf"blk\.{i}{FFN_EXPS}" for i in range(n)]
-    experts = tuple(TensorOverride(pattern, "CPU") for pattern in patterns)
-    return replace(settings, n_cpu_moe=0, overrides=experts + settings.overrides)
+    patterns += [rf"blk\.{i}{FFN_DENSE}" for i in range(settings.n_cpu_ffn)]
+    written = tuple(TensorOverride(pattern, "CPU") for pattern in patterns)
+    return replace(settings, n_cpu_moe=0, n_cpu_ffn=0, overrides=written + settings.overrides)
 
 
 def render_server(plan: Plan, request: ExportRequest) -> Export:
@@ -188,11 +229,15 @@ def render_fit_params(plan: Plan, request: ExportRequest) -> Export:
 def _command(program: str, plan: Plan, request: ExportRequest, rest: tuple[str, ...]) -> Export:
     model = model_words(plan, request)
     argv = (program, *model.words, *rest)
-    lost = ("kv_unified",) if program != "llama-server" and plan.estimate.settings.kv_unified else ()
+    lost: tuple[str, ...] = ()
+    if program != "llama-server":
+        asked, names = plan.estimate.settings, dict.fromkeys(row.setting for row in FLAGS if row.server_only)
+        lost = tuple(name for name in names if getattr(asked, name) != getattr(DEFAULTS, name))
     return Export(argv=argv, env=model.env, commands=(argv,), cannot_express=lost, notes=model.notes)
 
 
 def measuring_flags(settings: Settings) -> Iterator[str]:
     """Those that llama-fit-params knows: no -kvu, no draft model, no projector; it prints instead of fitting."""
-    yield from flags(replace(settings.without_drafts(), mmproj=None), server=False)
+    alone = replace(settings.without_drafts(), mmproj=None, mmproj_device=None, image_min_tokens=None, image_max_tokens=None)
+    yield from flags(alone, server=False)
     yield from ("-fitp", "on")

@@ -58,7 +58,7 @@ def measure_server(model: str, settings: Settings) -> Mapping[str, Mapping[str, 
 
     Without a memory map: for a mapped file it prints the stretch of the file that is mapped, not the tensors' size.
     """
-    unmapped = replace(settings, use_mmap=False)
+    unmapped = replace(settings, use_mmap=False, load_mode=None)
     argv = [_find("llama-server"), "-m", model, *flags(unmapped), "--no-warmup", "-lv", "5", "--host", "127.0.0.1",
             "--port", str(_free_port())]  # fmt: skip
     with subprocess.Popen(  # noqa: S603 - the user's own program

@@ -4,10 +4,11 @@ from collections.abc import Iterable
 
 from fitplug.extension import Exporter, Later, Runner, Source
 from fitplug.hookspecs import hookimpl
-from fitplug.settings import DRAFT_SETTINGS
+from fitplug.settings import DRAFT_SETTINGS, OWN_SETTINGS
 
 CANNOT_EXPRESS = (
     "overrides", "devices", "swa_full", "op_offload", "mmproj", "mmproj_offload", "model_draft", *DRAFT_SETTINGS, "lora",
+    "lora_scaled", "embedding", "pooling", *OWN_SETTINGS,
 )  # fmt: skip
 """No load field says these; a projector beside the model is attached without asking."""
 

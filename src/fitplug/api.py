@@ -14,7 +14,16 @@ from fitplug.memory.records import Estimate
 from fitplug.model.records import Model
 from fitplug.planner.records import Goal, Plan
 from fitplug.registry import Registry, load
-from fitplug.settings import FlashAttn, Settings, SplitMode, TensorOverride
+from fitplug.settings import (
+    FlashAttn,
+    LazyMode,
+    LoadMode,
+    Pooling,
+    ScaledAdapter,
+    Settings,
+    SplitMode,
+    TensorOverride,
+)
 from fitplug.units import GIB
 
 if TYPE_CHECKING:
@@ -40,13 +49,26 @@ class GivenSettings(TypedDict, total=False):
     main_gpu: int
     tensor_split: tuple[float, ...]
     n_cpu_moe: int
+    n_cpu_ffn: int
     overrides: tuple[TensorOverride, ...]
+    no_host: bool
+    repack: bool
     devices: tuple[str, ...] | None
     mmproj: str | None
     mmproj_offload: bool
+    mmproj_device: str | None
+    image_min_tokens: int | None
+    image_max_tokens: int | None
+    embedding: bool
+    pooling: Pooling | None
+    kv_unified_per_slot: int
     model_draft: str | None
     spec_type: str | None
     draft_max: int
+    ngram_mod_n_max: int
+    ngram_simple_size_m: int
+    ngram_map_k_size_m: int
+    ngram_map_k4v_size_m: int
     draft_type_k: str
     draft_type_v: str
     draft_n_gpu_layers: int
@@ -55,7 +77,10 @@ class GivenSettings(TypedDict, total=False):
     draft_overrides: tuple[TensorOverride, ...]
     draft_backend_sampling: bool
     lora: tuple[str, ...]
+    lora_scaled: tuple[ScaledAdapter, ...]
     use_mmap: bool
+    load_mode: LoadMode | None
+    lazy_mode: LazyMode
     cache_ram_mib: int | None
     ctx_checkpoints: int | None
 
@@ -198,7 +223,7 @@ def _companions(settings: Settings, registry: Registry | None) -> "tuple[Compani
     from fitplug.memory.companions import NOTHING_BESIDE
     from fitplug.opening import open_companions
 
-    if settings.mmproj is None and settings.model_draft is None and not settings.lora:
+    if settings.mmproj is None and settings.model_draft is None and not settings.adapters:
         return NOTHING_BESIDE, settings
     return open_companions(settings, registry or load())
 

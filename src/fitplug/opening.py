@@ -159,15 +159,21 @@ def open_companions(settings: "Settings", registry: "Registry") -> "tuple[Compan
 
     names = {"mmproj": settings.mmproj, "model_draft": settings.model_draft}
     opened = {setting: _placed(name, registry) for setting, name in names.items() if name is not None}
-    adapters = [_placed(name, registry) for name in settings.lora]
+    adapters = [_placed(adapter.name, registry) for adapter in settings.adapters]
     draft = opened.get("model_draft")
     companions = Companions(
         projector=opened["mmproj"].header if "mmproj" in opened else None,
         draft=describe(draft.header, [item.record for item in registry.architectures]) if draft is not None else None,
         adapters=tuple(adapter.header for adapter in adapters),
+        idle=frozenset(i for i, adapter in enumerate(settings.adapters) if adapter.scale == 0),
     )
     places: dict[str, Any] = {setting: one.place for setting, one in opened.items()}
-    return companions, replace(settings, **places, lora=tuple(adapter.place for adapter in adapters))
+    n = len(settings.lora)
+    scaled = zip(adapters[n:], settings.lora_scaled, strict=True)
+    return companions, replace(
+        settings, **places, lora=tuple(adapter.place for adapter in adapters[:n]),
+        lora_scaled=tuple(asked._replace(name=adapter.place) for adapter, asked in scaled),
+    )  # fmt: skip
 
 
 class _Placed(NamedTuple):

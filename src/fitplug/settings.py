@@ -1,12 +1,20 @@
 """Settings: what a user may ask of llama.cpp, under llama.cpp's own names and with its own defaults."""
 
 from dataclasses import replace
-from typing import Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from fitplug.record import record
 
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
 FlashAttn: TypeAlias = Literal["on", "off", "auto"]
 SplitMode: TypeAlias = Literal["none", "layer", "row", "tensor"]
+Pooling: TypeAlias = Literal["none", "mean", "cls", "last", "rank"]
+LoadMode: TypeAlias = Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"]
+MAPPING = frozenset(("auto", "mmap", "mmap+mlock"))
+"""Of `LoadMode` those that map the file."""
+LazyMode: TypeAlias = Literal["on", "auto", "off"]
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 """What llama.cpp's command line takes for -ctk and -ctv (common/arg.cpp, kv_cache_types)."""
@@ -19,28 +27,40 @@ class TensorOverride(NamedTuple):
     buffer: str
 
 
+class ScaledAdapter(NamedTuple):
+    """One `FNAME:SCALE` of --lora-scaled."""
+
+    name: str
+    scale: float
+
+
 class SpecType(NamedTuple):
     """One value of --spec-type (common/speculative.cpp)."""
 
-    longest: int | None
-    """Its longest draft by default (common/common.h, common_params_speculative); None: as --spec-draft-n-max says."""
+    longest: str | int
+    """Its longest draft, or the setting that tells it (common_speculative_n_max)."""
     rolls_back: bool = False
     """Recurrent states are kept for each drafted token (common_params_speculative::need_n_rs_seq)."""
     whole_blocks: bool = False
     """The draft answers all its tokens at once (common_base_params_to_speculative)."""
 
+    @property
+    def by_model(self) -> bool:
+        """A model drafts: another one, or MTP blocks."""
+        return self.longest == "draft_max"
+
 
 SPEC_TYPES = {
     "none": SpecType(0),
-    "draft-simple": SpecType(None),
-    "draft-eagle3": SpecType(None, rolls_back=True),
-    "draft-mtp": SpecType(None, rolls_back=True),
-    "draft-dflash": SpecType(None, rolls_back=True, whole_blocks=True),
-    "draft-dspark": SpecType(None, rolls_back=True, whole_blocks=True),
-    "ngram-simple": SpecType(48),
-    "ngram-map-k": SpecType(48),
-    "ngram-map-k4v": SpecType(48),
-    "ngram-mod": SpecType(64),
+    "draft-simple": SpecType("draft_max"),
+    "draft-eagle3": SpecType("draft_max", rolls_back=True),
+    "draft-mtp": SpecType("draft_max", rolls_back=True),
+    "draft-dflash": SpecType("draft_max", rolls_back=True, whole_blocks=True),
+    "draft-dspark": SpecType("draft_max", rolls_back=True, whole_blocks=True),
+    "ngram-simple": SpecType("ngram_simple_size_m"),
+    "ngram-map-k": SpecType("ngram_map_k_size_m"),
+    "ngram-map-k4v": SpecType("ngram_map_k4v_size_m"),
+    "ngram-mod": SpecType("ngram_mod_n_max"),
     "ngram-cache": SpecType(8),
 }
 DRAFT_MTP = "draft-mtp"
@@ -71,17 +91,39 @@ class Settings:
     tensor_split: tuple[float, ...] = ()
     n_cpu_moe: int = 0
     """-ncmoe: experts of the first so many layers stay on the CPU; -1 is -cmoe: of all layers."""
+    n_cpu_ffn: int = 0
+    """-ncffn: dense feed-forward weights of the first so many layers stay on the CPU."""
     overrides: tuple[TensorOverride, ...] = ()
-    """-ot, in the order given. The expert patterns of n_cpu_moe come before them."""
+    """-ot, in the order given. The patterns of n_cpu_moe and n_cpu_ffn come before them."""
+    no_host: bool = False
+    """--no-host: weights on the CPU are not in pinned memory."""
+    repack: bool = True
+    """False is -nr: weights on the CPU are left as the file has them."""
     devices: tuple[str, ...] | None = None
     """-dev: names such as CUDA0; None: all GPUs."""
     mmproj: str | None = None
     mmproj_offload: bool = True
+    mmproj_device: str | None = None
+    """-mmdev; None: the first of `devices`, or the first GPU that llama.cpp registers."""
+    image_min_tokens: int | None = None
+    """--image-min-tokens, and the next is --image-max-tokens: of pictures whose size may vary; None: as the model says."""
+    image_max_tokens: int | None = None
+    embedding: bool = False
+    """--embeddings: every token has an output, which is pooled; with `pooling` "rank" that is --rerank."""
+    pooling: Pooling | None = None
+    """--pooling; None: as the file says."""
+    kv_unified_per_slot: int = 0
+    """--kv-unified-per-slot: the most that one slot may use of the context."""
     model_draft: str | None = None
     spec_type: str | None = None
     """--spec-type: how a draft is made, several by commas. Without it a server loads an ordinary draft model for nothing."""
     draft_max: int = 3
     """--spec-draft-n-max: the longest draft of a model, which its target answers at once."""
+    ngram_mod_n_max: int = 64
+    """--spec-ngram-mod-n-max, and the next three are --spec-ngram-…-size-m: the longest drafts that are looked up."""
+    ngram_simple_size_m: int = 48
+    ngram_map_k_size_m: int = 48
+    ngram_map_k4v_size_m: int = 48
     draft_type_k: str = "f16"
     """-ctkd; of every draft's cache, an MTP head's too."""
     draft_type_v: str = "f16"
@@ -96,7 +138,13 @@ class Settings:
     draft_backend_sampling: bool = True
     """--spec-draft-backend-sampling: the device picks the drafted tokens."""
     lora: tuple[str, ...] = ()
+    lora_scaled: tuple[ScaledAdapter, ...] = ()
+    """--lora-scaled; they come after those of --lora, whose scale is 1."""
     use_mmap: bool = True
+    load_mode: LoadMode | None = None
+    """-lm; None: as use_mmap says."""
+    lazy_mode: LazyMode = "auto"
+    """-lzm: rows of large tables are read from the file when they are asked for."""
     cache_ram_mib: int | None = None
     """-cram: host memory for old prompts; None: the program's own default, see `Runner.prompt_cache_mib`."""
     ctx_checkpoints: int | None = None
@@ -105,7 +153,28 @@ class Settings:
     @property
     def remote(self) -> tuple[str, ...]:
         """URLs of what runs beside the model and is not on this disk."""
-        return tuple(name for name in (self.mmproj, self.model_draft, *self.lora) if name is not None and is_url(name))
+        names = (self.mmproj, self.model_draft, *(adapter.name for adapter in self.adapters))
+        return tuple(name for name in names if name is not None and is_url(name))
+
+    @property
+    def adapters(self) -> tuple[ScaledAdapter, ...]:
+        """All adapters in the order in which they are loaded."""
+        return (*(ScaledAdapter(name, 1.0) for name in self.lora), *self.lora_scaled)
+
+    @property
+    def moving(self) -> "Hashable":
+        """What sends weights elsewhere than their layer's device: settings equal in this send the same ones."""
+        return self.n_cpu_moe, self.n_cpu_ffn, self.overrides
+
+    @property
+    def loading(self) -> "Hashable":
+        """What else decides in which of the host's buffers weights lie."""
+        return self.no_host, self.repack, self.lazy_mode
+
+    @property
+    def moves(self) -> bool:
+        """Whether anything does (llama_model::has_tensor_overrides)."""
+        return bool(self.n_cpu_moe or self.n_cpu_ffn or self.overrides)
 
     def spec_types(self) -> tuple[str, ...]:
         """The kinds of drafts that are made; "none" among them means none at all (common_speculative_types_from_names)."""
@@ -120,7 +189,7 @@ class Settings:
     @property
     def drafts_by_model(self) -> bool:
         """A model drafts: another one, or MTP blocks."""
-        return any(kind in SPEC_TYPES and SPEC_TYPES[kind].longest is None for kind in self.spec_types())
+        return any(kind in SPEC_TYPES and SPEC_TYPES[kind].by_model for kind in self.spec_types())
 
     @property
     def drafts_by_mtp(self) -> bool:
@@ -133,5 +202,10 @@ def is_url(name: str) -> bool:
     return name.startswith(("https://", "http://"))
 
 
-DRAFT_SETTINGS = ("spec_type", *(name for name in Settings.__dataclass_fields__ if name.startswith("draft_")))
+OWN_SETTINGS = (
+    "n_cpu_ffn", "no_host", "repack", "mmproj_device", "image_min_tokens", "image_max_tokens", "kv_unified_per_slot",
+    "load_mode", "lazy_mode",
+)  # fmt: skip
+"""Settings that llama.cpp's own programs have words for, and other runners have not."""
+DRAFT_SETTINGS = ("spec_type", *(name for name in Settings.__dataclass_fields__ if name.startswith(("draft_", "ngram_"))))
 """Of speculative decoding, besides the draft's file."""

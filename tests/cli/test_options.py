@@ -76,8 +76,36 @@ def target_of(*words):
         ("-ncmoe 7", {"n_cpu_moe": 7}),
         ("-ncmoe 7 -cmoe", {"n_cpu_moe": -1}),
         ("-mm p.gguf -md d.gguf", {"mmproj": "p.gguf", "model_draft": "d.gguf"}),
+        ("-ncffn 7", {"n_cpu_ffn": 7}),
+        ("--no-host -nr", {"no_host": True, "repack": False}),
+        ("--no-repack --repack", {"repack": True}),
+        (
+            "-mmdev CUDA1 --image-min-tokens 8 --image-max-tokens 99",
+            {"mmproj_device": "CUDA1", "image_min_tokens": 8, "image_max_tokens": 99},
+        ),
+        ("-mmdev none", {"mmproj_device": None, "mmproj_offload": False}),
+        ("--embedding", {"embedding": True}),
+        ("--embeddings --pooling last", {"embedding": True, "pooling": "last"}),
+        ("--rerank", {"embedding": True, "pooling": "rank"}),
+        ("--reranking -b 99", {"embedding": True, "pooling": "rank", "n_batch": 99}),
+        ("--kv-unified-per-slot 3000 -np 2", {"kv_unified_per_slot": 3000, "n_seq_max": 2, "n_ctx": 6000}),
+        (
+            "--kv-unified-per-slot 3000 -np -1",
+            {"kv_unified_per_slot": 3000, "n_seq_max": 4, "kv_unified": True, "n_ctx": 12000},
+        ),
+        ("--kv-unified-per-slot 3000 -c 0", {"kv_unified_per_slot": 3000, "n_ctx": 0}),
+        ("--spec-ngram-mod-n-max 0 --spec-ngram-simple-size-m 1", {"ngram_mod_n_max": 0, "ngram_simple_size_m": 1}),
+        (
+            "--spec-ngram-map-k-size-m 2 --spec-ngram-map-k4v-size-m 1024",
+            {"ngram_map_k_size_m": 2, "ngram_map_k4v_size_m": 1024},
+        ),
         ("--lora a,b --lora c", {"lora": ("a", "b", "c")}),
+        ("--lora-scaled a:0.5,b:-1 --lora-scaled c:2e-1", {"lora_scaled": (("a", 0.5), ("b", -1.0), ("c", 0.2))}),
         ("--no-mmap", {"use_mmap": False}),
+        ("-lm none", {"use_mmap": False}),
+        ("-lm dio", {"load_mode": "dio", "use_mmap": False}),
+        ("--load-mode mmap+mlock", {"load_mode": "mmap+mlock", "use_mmap": True}),
+        ("-lzm on", {"lazy_mode": "on"}),
         ("-c 1 -c 2", {"n_ctx": 2}),
         ("", {}),
     ],
@@ -97,7 +125,26 @@ def test_every_setting_can_be_given(name):
 
 
 @pytest.mark.parametrize(
-    "words", ["-ngl -c", "-c -ngl 3", "-fa -c 3", "-c 99999999999", "-c 1e3", "-c ٣", "-ts ,", "-ts nan", "-ts -1"]
+    "words",
+    [
+        "-ngl -c",
+        "-c -ngl 3",
+        "-fa -c 3",
+        "-c 99999999999",
+        "-c 1e3",
+        "-c ٣",
+        "-ts ,",
+        "-ts nan",
+        "-ts -1",
+        "--lora-scaled a",
+        "--lora-scaled a:b:1",
+        "--lora-scaled a:inf",
+        "--pooling max",
+        "-lm fast",
+        "-ncffn -1",
+        "--spec-ngram-mod-n-max 1025",
+        "--spec-ngram-simple-size-m 0",
+    ],
 )
 def test_what_llama_cpp_cannot_read_is_wrong_usage(words):
     with pytest.raises(click.UsageError):

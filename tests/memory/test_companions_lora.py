@@ -12,7 +12,7 @@ from fitplug.memory.companions import Companions
 from fitplug.memory.compute import UNADAPTED
 from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import HOST, Kind
-from fitplug.settings import Settings, TensorOverride
+from fitplug.settings import ScaledAdapter, Settings, TensorOverride
 
 MODEL = truth.model("llama-3.1-8b", "Q4_K_M")
 SERVER = truth.RUNNERS["llama-server"]
@@ -75,6 +75,20 @@ def test_a_note_says_what_of_an_adapter_is_not_counted():
     assert not any("adapter" in note for note in _estimate(settings, adapter).notes)
     assert any("products" in note for note in _estimate(replace(settings, split_mode="tensor"), adapter).notes)
     assert "LoRA adapters are not counted" in _estimate(settings).notes
+
+
+def test_an_adapter_of_scale_0_is_loaded_and_not_applied():
+    """llama_context::set_adapters_lora passes it over; where it is the only one, nothing is reserved anew."""
+    one, two, settings = _adapter(FIRST), _adapter(LAST), Settings(n_ctx=512)
+    scaled = replace(settings, lora=("1.gguf",), lora_scaled=(ScaledAdapter("2.gguf", 0.0),))
+    both = Estimator(MODEL, MACHINE, SERVER, Companions(adapters=(one, two), idle=frozenset({1})))(scaled)
+    first = _estimate(settings, one)
+    none = Estimator(MODEL, MACHINE, SERVER, Companions(adapters=(one,), idle=frozenset({0})))(replace(settings, lora=("1",)))
+
+    assert both.n_bytes("CUDA0", Kind.COMPUTE) == first.n_bytes("CUDA0", Kind.COMPUTE)
+    assert both.n_bytes("CUDA0", Kind.MODEL) == first.n_bytes("CUDA0", Kind.MODEL) + _halves(LAST)
+    assert none.n_bytes("CUDA0", Kind.COMPUTE) == Estimator(MODEL, MACHINE, SERVER)(settings).n_bytes("CUDA0", Kind.COMPUTE)
+    assert none.n_bytes("CUDA0", Kind.MODEL) == first.n_bytes("CUDA0", Kind.MODEL)
 
 
 def test_a_compute_buffer_that_adapters_make_smaller_was_larger_before():

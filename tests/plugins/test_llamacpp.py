@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fitplug.errors import RefusedError
 from fitplug.pinned import layer_counts, pin
-from fitplug.settings import CACHE_TYPES, Settings, TensorOverride
-from fitplug_llamacpp.command import FFN_EXPS, FLAGS, flags, render_cli, render_fit_params, render_server, variables
+from fitplug.settings import CACHE_TYPES, ScaledAdapter, Settings, TensorOverride
+from fitplug_llamacpp.command import FFN_DENSE, FFN_EXPS, FLAGS, flags, render_cli, render_fit_params, render_server, variables
 from fitplug_llamacpp.engines import parse_fit_print
 from fitplug_llamacpp.files import render_env, render_swap, render_systemd
 from plugins_support import estimate, machine, plan, request
@@ -30,18 +30,24 @@ settings_strategy = st.builds(
     flash_attn=st.sampled_from(("on", "off")), kv_unified=st.booleans(), swa_full=st.booleans(), offload_kqv=st.booleans(),
     op_offload=st.booleans(), split_mode=st.sampled_from(("none", "layer", "row", "tensor")), main_gpu=st.integers(0, 7),
     tensor_split=st.lists(st.one_of(st.integers(0, 99).map(float), st.floats(0.125, 1, width=32)), max_size=4).map(tuple),
-    n_cpu_moe=st.integers(-1, 80),
+    n_cpu_moe=st.integers(-1, 80), n_cpu_ffn=st.integers(0, 9), no_host=st.booleans(), repack=st.booleans(),
     overrides=st.lists(st.builds(TensorOverride, st.sampled_from((r"blk\.1\.ffn_down", "exps$")),
                                  st.sampled_from(("CPU", "CUDA1"))), max_size=3).map(tuple),
     devices=st.none() | st.lists(st.sampled_from(("CUDA0", "Vulkan1")), unique=True).map(tuple),
     mmproj=st.none() | names, model_draft=st.none() | names,
+    mmproj_device=st.none() | st.just("CUDA1"), image_min_tokens=st.none() | st.integers(0, 99),
+    image_max_tokens=st.none() | st.integers(0, 9999), embedding=st.booleans(),
+    pooling=st.none() | st.sampled_from(("none", "mean", "cls", "last", "rank")), kv_unified_per_slot=st.integers(0, 9999),
     spec_type=st.none() | st.sampled_from(("draft-mtp", "draft-simple,ngram-mod", "ngram-cache", "none")),
+    ngram_mod_n_max=st.integers(0, 1024), ngram_simple_size_m=st.integers(1, 1024),
+    ngram_map_k_size_m=st.integers(1, 1024), ngram_map_k4v_size_m=st.integers(1, 1024),
     draft_max=st.integers(1, 64), draft_type_k=st.sampled_from(CACHE_TYPES), draft_type_v=st.sampled_from(CACHE_TYPES),
     draft_n_gpu_layers=st.integers(-1, 80), draft_devices=st.none() | st.just(()) | st.just(("CUDA1", "CUDA0")),
     draft_n_cpu_moe=st.integers(-1, 9), draft_backend_sampling=st.booleans(),
     draft_overrides=st.lists(st.just(TensorOverride("exps$", "CPU")), max_size=2).map(tuple),
     lora=st.lists(names, max_size=2).map(tuple),
-    use_mmap=st.booleans(),
+    lora_scaled=st.lists(st.builds(ScaledAdapter, names, st.floats(-9, 9)), max_size=2).map(tuple),
+    use_mmap=st.booleans(), lazy_mode=st.sampled_from(("on", "auto", "off")),
 )  # fmt: skip
 
 
@@ -66,6 +72,10 @@ def understand(words: list[str]) -> Settings:
         whose = "-draft" if name.endswith("-draft") else ""
         if name.startswith("--cpu-moe"):
             experts[whose].append(TensorOverride(FFN_EXPS, "CPU"))
+        elif name == "--n-cpu-ffn":
+            experts[""] += [TensorOverride(rf"blk\.{i}{FFN_DENSE}", "CPU") for i in range(int(value))]
+        elif name == "--reranking":
+            given_values |= {"--embeddings": True, "--pooling": "rank"}
         elif name.startswith("--n-cpu-moe"):
             experts[whose] += [TensorOverride(rf"blk\.{i}{FFN_EXPS}", "CPU") for i in range(int(value))]
         elif name.startswith("--override-tensor"):
@@ -90,6 +100,14 @@ def understand(words: list[str]) -> Settings:
         tensor_split=tuple(float(x) for x in split.split(",")) if split else (),
         overrides=tuple(experts[""] + moved[""]),
         devices=devices("--device"),
+        no_host=given_values.get("--no-host", False), repack=given_values.get("--repack", True),
+        embedding=given_values.get("--embeddings", False), pooling=given_values.get("--pooling"),
+        kv_unified_per_slot=number("--kv-unified-per-slot"), mmproj_device=given_values.get("--mmproj-device"),
+        **{f"image_{end}_tokens": int(given_values[f"--image-{end}-tokens"]) for end in ("min", "max")
+           if f"--image-{end}-tokens" in given_values},
+        ngram_mod_n_max=number("--spec-ngram-mod-n-max", 64), ngram_simple_size_m=number("--spec-ngram-simple-size-m", 48),
+        ngram_map_k_size_m=number("--spec-ngram-map-k-size-m", 48),
+        ngram_map_k4v_size_m=number("--spec-ngram-map-k4v-size-m", 48),
         mmproj=given_values.get("--mmproj"), mmproj_offload=given_values.get("--mmproj-offload", True),
         model_draft=given_values.get("--model-draft"), spec_type=given_values.get("--spec-type"),
         draft_max=number("--spec-draft-n-max", 3), draft_type_k=given_values.get("--cache-type-k-draft", "f16"),
@@ -98,7 +116,11 @@ def understand(words: list[str]) -> Settings:
         draft_overrides=tuple(experts["-draft"] + moved["-draft"]),
         draft_backend_sampling=given_values.get("--spec-draft-backend-sampling", True),
         lora=tuple(split_csv(given_values["--lora"])) if "--lora" in given_values else (),
-        use_mmap=given_values.get("--load-mode", "auto") != "none",
+        lora_scaled=tuple(
+            ScaledAdapter(name, float(scale))
+            for name, scale in (word.split(":") for word in split_csv(given_values.get("--lora-scaled", "")) if word)
+        ) if "--lora-scaled" in given_values else (),
+        use_mmap=given_values.get("--load-mode", "auto") != "none", lazy_mode=given_values.get("--lazy-mode", "auto"),
     )  # fmt: skip
 
 
@@ -107,8 +129,10 @@ def with_experts_written_out(settings: Settings) -> Settings:
         written = [FFN_EXPS] if n < 0 else [rf"blk\.{i}{FFN_EXPS}" for i in range(n)]
         return tuple(TensorOverride(pattern, "CPU") for pattern in written)
 
+    dense = tuple(TensorOverride(rf"blk\.{i}{FFN_DENSE}", "CPU") for i in range(settings.n_cpu_ffn))
     return replace(
-        settings, n_cpu_moe=0, overrides=patterns(settings.n_cpu_moe) + settings.overrides, draft_n_cpu_moe=0,
+        settings, n_cpu_moe=0, n_cpu_ffn=0, draft_n_cpu_moe=0,
+        overrides=patterns(settings.n_cpu_moe) + dense + settings.overrides,
         draft_overrides=patterns(settings.draft_n_cpu_moe) + settings.draft_overrides,
     )  # fmt: skip
 
@@ -154,6 +178,11 @@ def test_the_variables_say_the_same_in_the_order_that_llama_cpp_reads_them(setti
         name
         for name, wanted in (
             ("lora", settings.lora),
+            ("lora_scaled", settings.lora_scaled),
+            ("ngram_mod_n_max", settings.ngram_mod_n_max != 64),
+            ("ngram_simple_size_m", settings.ngram_simple_size_m != 48),
+            ("ngram_map_k_size_m", settings.ngram_map_k_size_m != 48),
+            ("ngram_map_k4v_size_m", settings.ngram_map_k4v_size_m != 48),
             ("op_offload", not settings.op_offload),
             ("draft_devices", settings.draft_devices is not None),
             ("draft_overrides", settings.draft_overrides),

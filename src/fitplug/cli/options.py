@@ -11,16 +11,20 @@ from fitplug.cli.values import (
     CACHE_TYPE,
     FLASH_ATTN,
     GOAL,
+    LAZY_MODE,
+    LOAD_MODE,
+    POOLING,
     SPLIT_MODE,
     Count,
     Layers,
     Overrides,
+    ScaledAdapters,
     Shares,
     Size,
     Words,
 )  # fmt: skip
 from fitplug.planner.records import Goal
-from fitplug.settings import Settings
+from fitplug.settings import MAPPING, Settings
 from fitplug.units import GIB
 
 Callback = Callable[..., Any]
@@ -28,6 +32,10 @@ Decorator = Callable[[Callback], Callback]
 
 _AUTO_SLOTS = 4
 """-np -1 (tools/server/server.cpp, llama_server: "n_parallel is set to auto")."""
+REPEATED = ("overrides", "draft_overrides", "lora", "lora_scaled")
+"""Options that may be, each time with commas; an empty list: not given."""
+MOST_NGRAMS = 1024
+"""Of --spec-ngram-…-size-m and -n-max (common/arg.cpp)."""
 
 
 class Given(NamedTuple):
@@ -87,12 +95,33 @@ _SETTINGS = (
     _setting("cpu_moe", "-cmoe", "--cpu-moe", is_flag=True, help="all experts in the host's memory"),
     _setting("n_cpu_moe", "-ncmoe", "--n-cpu-moe", type=Count(), metavar="N",
              help="experts of the first N layers in the host's memory"),
+    _setting("n_cpu_ffn", "-ncffn", "--n-cpu-ffn", type=Count(), metavar="N",
+             help="dense feed-forward weights of the first N layers in the host's memory"),
+    _setting("no_host", "--no-host", is_flag=True, help="the host's weights are not pinned, and so may be repacked"),
+    _setting("repack", "--repack/-nr", " /--no-repack", help="weights repacked for the CPU, or as the file has them"),
     _setting("mmproj", "-mm", "--mmproj", metavar="FILE", help="the projector of a model that sees or hears"),
     _setting("mmproj_offload", "--mmproj-offload/--no-mmproj-offload", help="the projector on the GPU, or not"),
+    _setting("mmproj_device", "-mmdev", "--mmproj-device", metavar="NAME", help="the projector's GPU; none: no GPU"),
+    _setting("image_min_tokens", "--image-min-tokens", type=Count(), metavar="N", help="the least tokens of a picture"),
+    _setting("image_max_tokens", "--image-max-tokens", type=Count(), metavar="N", help="the most tokens of a picture"),
+    _setting("embedding", "--embedding", "--embeddings", is_flag=True, help="embeddings instead of text"),
+    _setting("rerank", "--rerank", "--reranking", is_flag=True, help="scores of documents: --embeddings --pooling rank"),
+    _setting("pooling", "--pooling", type=POOLING, metavar="none|mean|cls|last|rank",
+             help="how the tokens' embeddings become one (as the model says)"),
+    _setting("kv_unified_per_slot", "--kv-unified-per-slot", type=Count(), metavar="N",
+             help="the most that one slot may use; without -c the context is that for each"),
     _setting("model_draft", "-md", "--model-draft", "--spec-draft-model", metavar="FILE",
              help="a draft model for speculative decoding"),
     _setting("spec_type", "--spec-type", metavar="TYPE,…", help="how drafts are made, such as draft-mtp or draft-simple"),
     _setting("draft_max", "--spec-draft-n-max", type=Count(), metavar="N", help="tokens that a model may draft (3)"),
+    _setting("ngram_mod_n_max", "--spec-ngram-mod-n-max", type=Count(high=MOST_NGRAMS), metavar="N",
+             help="tokens that ngram-mod may draft (64)"),
+    _setting("ngram_simple_size_m", "--spec-ngram-simple-size-m", type=Count(1, high=MOST_NGRAMS), metavar="N",
+             help="the same of ngram-simple (48)"),
+    _setting("ngram_map_k_size_m", "--spec-ngram-map-k-size-m", type=Count(1, high=MOST_NGRAMS), metavar="N",
+             help="the same of ngram-map-k (48)"),
+    _setting("ngram_map_k4v_size_m", "--spec-ngram-map-k4v-size-m", type=Count(1, high=MOST_NGRAMS), metavar="N",
+             help="the same of ngram-map-k4v (48)"),
     _setting("draft_type_k", "-ctkd", "--cache-type-k-draft", "--spec-draft-type-k", type=CACHE_TYPE, metavar="TYPE",
              help="type of the draft's K cache (f16)"),
     _setting("draft_type_v", "-ctvd", "--cache-type-v-draft", "--spec-draft-type-v", type=CACHE_TYPE, metavar="TYPE",
@@ -110,7 +139,13 @@ _SETTINGS = (
     _setting("draft_backend_sampling", "--spec-draft-backend-sampling/--no-spec-draft-backend-sampling",
              help="the GPU picks the drafted tokens, or not"),
     _setting("lora", "--lora", type=Words(), multiple=True, metavar="FILE,…", help="LoRA adapters"),
+    _setting("lora_scaled", "--lora-scaled", type=ScaledAdapters(), multiple=True, metavar="FILE:SCALE,…",
+             help="LoRA adapters, each with its scale"),
     _setting("use_mmap", "--mmap/--no-mmap", help="map the file, or read it"),
+    _setting("load_mode", "-lm", "--load-mode", type=LOAD_MODE, metavar="MODE",
+             help="auto, none, mmap, mlock, mmap+mlock or dio: how the file is read"),
+    _setting("lazy_mode", "-lzm", "--lazy-mode", type=LAZY_MODE, metavar="on|auto|off",
+             help="rows of large tables are read when they are asked for"),
     _setting("cache_ram_mib", "-cram", "--cache-ram", type=Count(also=frozenset({-1})), metavar="MIB",
              help="host memory for old prompts (8192); -1: no limit"),
     _setting("ctx_checkpoints", "-ctxcp", "--ctx-checkpoints", type=Count(), metavar="N",
@@ -123,7 +158,7 @@ def settings_options(function: Callback) -> Callback:
 
     @wraps(function)
     def call(**values: Any) -> Any:
-        names = {*Settings.__dataclass_fields__, "cpu_moe", "draft_cpu_moe"}
+        names = {*Settings.__dataclass_fields__, "cpu_moe", "draft_cpu_moe", "rerank"}
         asked = {name: values.pop(name) for name in names if name in values}
         return function(given=_given(asked), **values)
 
@@ -132,7 +167,7 @@ def settings_options(function: Callback) -> Callback:
 
 def _given(asked: dict[str, Any]) -> Given:
     values = {name: value for name, value in asked.items() if value is not None}
-    for name in ("overrides", "draft_overrides", "lora"):  # repeated options, each with commas; an empty list: not given
+    for name in REPEATED:
         if not values.setdefault(name, ()):
             del values[name]
         else:
@@ -143,9 +178,25 @@ def _given(asked: dict[str, Any]) -> Given:
     for name in ("n_gpu_layers", "draft_n_gpu_layers"):
         if values.get(name, 0) < 0:
             values[name] = -1
+    _resolve(values)
+    return Given(Settings(**values), frozenset(values))
+
+
+def _resolve(values: dict[str, Any]) -> None:
+    """What words of llama.cpp's stand for (common/arg.cpp; llama_server, tools/server/server.cpp)."""
     if values.get("n_seq_max") == -1:
         values |= {"n_seq_max": _AUTO_SLOTS, "kv_unified": True}
-    return Given(Settings(**values), frozenset(values))
+    if values.get("kv_unified_per_slot") and "n_ctx" not in values:
+        values["n_ctx"] = values["kv_unified_per_slot"] * values.get("n_seq_max", 1)
+    if values.pop("rerank", False):
+        values.setdefault("pooling", "rank")
+        values["embedding"] = True
+    if values.get("mmproj_device") == "none":
+        values |= {"mmproj_device": None, "mmproj_offload": False}
+    if "load_mode" in values:
+        values["use_mmap"] = values["load_mode"] in MAPPING
+        if values["load_mode"] == "none":  # which use_mmap says alone
+            del values["load_mode"]
 
 
 def _target(*names: str, **kwargs: Any) -> Decorator:

@@ -1,16 +1,19 @@
 """The values of llama.cpp's arguments, read as llama.cpp reads them (common/arg.cpp)."""
 
 import math
-from typing import Any
+import re
+from typing import Any, get_args
 
 import click
 
 from fitplug.errors import FitplugError
-from fitplug.settings import CACHE_TYPES, TensorOverride
+from fitplug.settings import CACHE_TYPES, LazyMode, LoadMode, Pooling, ScaledAdapter, TensorOverride
 from fitplug.units import parse_size
 
 MAX_INT = 2**31 - 1
 """std::stoi throws beyond."""
+_NUMBER = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+"""What std::stof reads, without infinities."""
 _MAX_ITEMS = 4096
 """More overrides or split shares than any command line holds."""
 
@@ -56,6 +59,8 @@ FLASH_ATTN = Choice(
 )
 CACHE_TYPE = Choice(CACHE_TYPES)
 SPLIT_MODE = Choice(("none", "layer", "row", "tensor"))
+POOLING = Choice(get_args(Pooling))
+LOAD_MODE, LAZY_MODE = Choice(get_args(LoadMode)), Choice(get_args(LazyMode))
 GOAL = Choice(("balanced", "speed", "context", "quality"))
 
 
@@ -91,6 +96,25 @@ class Overrides(click.ParamType[tuple[TensorOverride, ...]]):
         if len(pairs) > _MAX_ITEMS or not all(equals and buffer for _, equals, buffer in pairs):
             self.fail(f"'{value}' is not PATTERN=BUFFER, such as 'ffn_.*_exps=CPU'", param, ctx)
         return tuple(TensorOverride(pattern, buffer) for pattern, _, buffer in pairs)
+
+
+class ScaledAdapters(click.ParamType[tuple[ScaledAdapter, ...]]):
+    """`--lora-scaled`: FNAME:SCALE, several with commas; a name has no colon, as in common/arg.cpp."""
+
+    name = "adapters"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[ScaledAdapter, ...]:
+        """In the order given."""
+        if isinstance(value, tuple):
+            return value
+        pairs = [item.split(":") for item in str(value).split(",") if item]
+        if (
+            not pairs
+            or len(pairs) > _MAX_ITEMS
+            or not all(len(pair) == 2 and pair[0] and _NUMBER.fullmatch(pair[1]) for pair in pairs)
+        ):
+            self.fail(f"'{value}' is not FILE:SCALE, such as adapter.gguf:0.5", param, ctx)
+        return tuple(ScaledAdapter(name, float(scale)) for name, scale in pairs)
 
 
 class Words(click.ParamType[tuple[str, ...]]):
@@ -129,18 +153,20 @@ class Size(click.ParamType[int]):
 
 
 class Count(click.ParamType[int]):
-    """A whole number that std::stoi would take, not below `low`."""
+    """A whole number that std::stoi would take, not below `low` nor above `high`."""
 
     name = "count"
 
-    def __init__(self, low: int = 0, *, also: frozenset[int] = frozenset()) -> None:
-        self.low, self.also = low, also
+    def __init__(self, low: int = 0, *, high: int = MAX_INT, also: frozenset[int] = frozenset()) -> None:
+        self.low, self.high, self.also = low, high, also
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """The number."""
         number = value if isinstance(value, int) else _integer(self, str(value), param, ctx)
         if number < self.low and number not in self.also:
             self.fail(f"{number} is less than {self.low}", param, ctx)
+        if number > self.high:
+            self.fail(f"{number} is more than {self.high}", param, ctx)
         return number
 
 

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 
 from fitplug.errors import RefusedError
 from fitplug.formats.header import Header
-from fitplug.machine.backends import CPU_ALIGNMENT, backend
+from fitplug.machine.backends import CPU_ALIGNMENT, backend, find_devices
 from fitplug.machine.records import Machine
 from fitplug.memory.clip_graph import ClipGraph
-from fitplug.memory.clip_model import AUDIO_FRAMES, MAX_LAYERS, SECTIONS, WARM_UPS, ClipModel
+from fitplug.memory.clip_model import AUDIO_FRAMES, LIMITS, MAX_LAYERS, SECTIONS, WARM_UPS, ClipModel
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.devices import cpu_backend, device_backends
 from fitplug.memory.graph.errors import ShapesAbortError, UnknownGraphError
@@ -48,8 +48,25 @@ TOGETHER = frozenset(("gemma4v", "internvl", "deepseekocr", "deepseekocr2", "gra
 
 
 def projector_parts(header: Header, machine: Machine, settings: Settings) -> list[Part]:
-    """Weights and compute buffers of every encoder in a projector's file."""
+    """Weights and compute buffers of every encoder in a projector's file.
+
+    Raises:
+        RefusedError: llama.cpp does not load it with these settings.
+    """
+    refuse_sizes(projector_type(header, "v"), settings)
     return [part for prefix in encoders(header) for part in _Encoder(header, prefix, machine, settings).parts()]
+
+
+def refuse_sizes(kind: str, settings: Settings) -> None:
+    """Pictures of which the largest would be smaller than the smallest (clip_model_loader::load_hparams).
+
+    Raises:
+        RefusedError: llama.cpp does not load the projector so.
+    """
+    if kind in LIMITS:
+        least, most = settings.image_min_tokens or LIMITS[kind][0], settings.image_max_tokens or LIMITS[kind][1]
+        if most < least:
+            raise RefusedError(f"the projector takes no picture: at least {least} tokens (--image-min-tokens), at most {most}")
 
 
 def encoders(header: Header) -> list[str]:
@@ -96,23 +113,31 @@ def refuse_for(header: Header, n_embd: int) -> None:
 
 
 def projector_device(machine: Machine, settings: Settings) -> str:
-    """The first GPU that the backends register, an integrated one only without another (clip_ctx's constructor)."""
-    if not settings.mmproj_offload or not machine.devices:
+    """The one that is named, or the first of -dev (common_params_parse_ex, common/arg.cpp).
+
+    Else it is the first GPU that the backends register, an integrated one only without another (clip_ctx's constructor).
+    """
+    named = settings.devices if settings.mmproj_device is None else (settings.mmproj_device,)
+    if not settings.mmproj_offload or not machine.devices or named == ():
         return HOST
     names = machine.device_names()
+    if named is not None:
+        return names[find_devices(names, named)[0]]
     ranks = [(d.backend == "rpc", d.kind == "igpu", i) for i, d in enumerate(machine.devices)]
     return names[min(ranks)[2]]
 
 
-def warm_up_note(header: Header) -> list[str]:
+def warm_up_note(header: Header, max_tokens: int | None = None) -> list[str]:
     """For which pictures and sounds the compute buffer is counted, where larger ones are possible."""
     notes = []
     for prefix in encoders(header):
         kind = projector_type(header, prefix)
         warm_up, tried = WARM_UPS.get(kind), "which llama.cpp tries at the start"
         if warm_up is not None and warm_up.side:
-            size = f"{warm_up.side} x {warm_up.side} tokens"
-            notes.append(f"the projector is counted for a picture of {size}, {tried}; larger ones take more")
+            side = warm_up.side_for(max_tokens)
+            size = f"{max_tokens} tokens" if side is None else f"{side} x {side} tokens"
+            larger = "" if side is None else "; larger ones take more"
+            notes.append(f"the projector is counted for a picture of {size}, {tried}{larger}")
         if kind in TOGETHER:
             notes.append("the projector is counted for one picture of one part; several at once take more")
         if kind in LONGER:
@@ -176,7 +201,8 @@ class _Encoder:
 
     def _lay_out(self, *, flash_attn: bool) -> tuple[list[int], bool]:
         buffer = Buffer(self.device, (0,), is_host=self.device == HOST, is_weights=True)
-        g = ClipGraph(ClipModel(self.header, self.kind, self.prefix, buffer), flash_attn=flash_attn)
+        model = ClipModel(self.header, self.kind, self.prefix, buffer, self.settings.image_max_tokens)
+        g = ClipGraph(model, flash_attn=flash_attn)
         g.gf.expand(PROJECTORS[self.kind](g))
         runs = all(self.backends[0].supports_op(node) for node in g.gf.nodes if node.op == "FLASH_ATTN_EXT")
         return GraphAllocator(self.backends).reserve(Scheduler(self.backends).schedule(g.gf)), runs

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from math import isqrt
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from fitplug.formats.header import Header
 from fitplug.memory.graph.errors import UnknownGraphError
@@ -14,6 +14,8 @@ MAX_NUMBER, MAX_LAYERS, MAX_IMAGE = 1 << 20, 1024, 8192
 SCALE_FACTOR, SPATIAL_MERGE = "projector.scale_factor", "spatial_merge_size"
 SECTIONS = {"v": "clip.vision.", "a": "clip.audio.", "a.gen.code": "clip.gen.audio."}
 """Where an encoder's numbers stand, by the prefix of its tensors."""
+FEWEST = 16
+"""Tokens of a picture that DeepSeek 4's projector is tried with at least."""
 AUDIO_FRAMES = 3000
 """clip_hparams::warmup_audio_size."""
 SWAPPED = frozenset((
@@ -30,17 +32,27 @@ class WarmUp(NamedTuple):
     """Tokens along each side; 0: the whole image_size."""
     n_merge: int = 1
     merge_key: str = SCALE_FACTOR
+    limit: Literal["none", "up", "any"] = "none"
+    """What --image-max-tokens changes of it: nothing; it may be smaller; it is as large as that."""
+
+    def side_for(self, max_tokens: int | None) -> int | None:
+        """Tokens along each side where pictures have at most so many; None: as many as those make, whole or not."""
+        if not max_tokens or self.limit == "none":
+            return self.side
+        return isqrt(min(self.side * self.side, max(max_tokens, FEWEST))) if self.limit == "up" else None
 
 
 _SMALL, _LARGE = WarmUp(16, 2, SPATIAL_MERGE), WarmUp(46, 2, SPATIAL_MERGE)
 
 WARM_UPS: Mapping[str, WarmUp] = {
     "phi4": WarmUp(16, 1, ""),
-    **dict.fromkeys(("lfm2", "kimivl", "deepseek4v"), WarmUp(16)),
+    "lfm2": WarmUp(16, limit="any"),
+    "kimivl": WarmUp(16),
+    "deepseek4v": WarmUp(16, limit="up"),
     **dict.fromkeys(("pixtral", "lightonocr"), WarmUp(16, 1, SPATIAL_MERGE)),
     "dots_ocr": WarmUp(46),
     "dots3note_v": WarmUp(46, 1, SPATIAL_MERGE),
-    "kimik25": WarmUp(64),
+    "kimik25": WarmUp(64, limit="any"),
     "gemma3": WarmUp(0, 4),
     **dict.fromkeys(("gemma4v", "gemma4uv"), WarmUp(16, 3)),
     **dict.fromkeys(
@@ -51,6 +63,18 @@ WARM_UPS: Mapping[str, WarmUp] = {
     "minicpmv4_6": WarmUp(0, 4),
 }  # fmt: skip
 """By projector; others try the whole image_size."""
+LIMITS: Mapping[str, tuple[int, int]] = {
+    "lfm2": (64, 256),
+    **dict.fromkeys(("pixtral", "kimivl"), (8, 1024)),
+    "kimik25": (2, 4096),
+    **dict.fromkeys(("gemma4v", "gemma4uv"), (70, 1120)),
+    **dict.fromkeys(("qwen2vl_merger", "qwen2.5vl_merger", "qwen3vl_merger", "ling3vl", "glm4v"), (8, 4096)),
+    "minimax_m3": (8, 576),
+    "muse-glimmer": (1, 4096),
+    "youtuvl": (1, 62500),
+    "hunyuanvl": (256, 16384),
+}
+"""Least and most tokens of a picture (set_limit_image_tokens) by projector; others have none, or in pixels of the file."""
 FIXED = dict.fromkeys(("deepseekocr", "deepseekocr2"), (1024, 16))
 """Pixels a side and of a patch, whatever the file says."""
 
@@ -63,10 +87,12 @@ class ClipModel:
         kind: its projector type.
         prefix: of its tensors: "v", "a" or "a.gen.code".
         buffer: where its weights lie.
+        max_tokens: of a picture (--image-max-tokens); None: as the type has it.
     """
 
-    def __init__(self, header: Header, kind: str, prefix: str, buffer: Buffer) -> None:
+    def __init__(self, header: Header, kind: str, prefix: str, buffer: Buffer, max_tokens: int | None = None) -> None:
         self.header, self.kind, self.prefix, self.buffer = header, kind, prefix, buffer
+        self._max_tokens = max_tokens
         self._section = SECTIONS[prefix]
         self._tensors: dict[str, Tensor] = {}
         self.n_embd, self.n_head = self.number("embedding_length"), self.number("attention.head_count", least=0)
@@ -90,10 +116,15 @@ class ClipModel:
         least, most = (self.header.metadata.get(f"{self._section}image_{end}_pixels") for end in ("min", "max"))
         if self.kind == "kimik25" and type(least) is type(most) is int and least > 0 and 0 < most <= MAX_IMAGE * MAX_IMAGE:
             return isqrt(most)
-        size = warm_up.side * self.patch_size * self.n_merge if warm_up.side else self.number("image_size")
+        size = self._side(warm_up) if warm_up.side else self.number("image_size")
         if not 0 < size <= MAX_IMAGE:
             raise UnknownGraphError(self.kind)
         return size
+
+    def _side(self, warm_up: WarmUp) -> int:
+        """set_limit_image_tokens, set_warmup_n_tokens (tools/mtmd/clip-model.h), and what DeepSeek 4 makes of both."""
+        token, side = self.patch_size * self.n_merge, warm_up.side_for(self._max_tokens)
+        return isqrt((self._max_tokens or 0) * token * token) if side is None else side * token
 
     def number(self, key: str, default: int | None = None, least: int = 1) -> int:
         """A whole number of this encoder's metadata, above zero.

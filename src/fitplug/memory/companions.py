@@ -26,6 +26,13 @@ class Companions(NamedTuple):
     projector: Header | None = None
     draft: Model | None = None
     adapters: Sequence[Header] = ()
+    idle: frozenset[int] = frozenset()
+    """Which of the adapters are loaded and not applied, since their scale is 0."""
+
+    @property
+    def applied(self) -> Sequence[Header]:
+        """The adapters that change the graph."""
+        return [adapter for i, adapter in enumerate(self.adapters) if i not in self.idle]
 
     def detecting(self, settings: Settings, runner: Runner) -> Settings:
         """The same with what llama.cpp finds out about the draft by itself (common/arg.cpp)."""
@@ -66,7 +73,7 @@ class Beside:
             RefusedError: llama.cpp cannot draft so.
         """
         settings, found = estimate.settings, []
-        if settings.lora:
+        if settings.adapters:
             for adapter in self.companions.adapters:
                 found += self._adapter(adapter, placed)
         if settings.mmproj is not None and self.companions.projector is not None:
@@ -85,11 +92,11 @@ class Beside:
         if settings.mmproj is not None and beside.projector is not None:
             from fitplug.memory.clip import warm_up_note
 
-            notes += warm_up_note(beside.projector)
+            notes += warm_up_note(beside.projector, settings.image_max_tokens)
         notes += self._drafts.notes(settings)
-        if settings.lora and not beside.adapters:
+        if settings.adapters and not beside.adapters:
             notes.append("LoRA adapters are not counted")
-        elif settings.lora and any(part.source == BY_FORMULA for part in parts):
+        elif settings.adapters and any(part.source == BY_FORMULA for part in parts):
             notes.append("the adapters' products in the compute buffer are not counted")
         return notes
 
@@ -103,7 +110,9 @@ class Beside:
         ]
 
     def _projector(self, header: Header, settings: Settings) -> list[Part]:
-        key = (settings.mmproj_offload, settings.flash_attn)
+        key = (
+            settings.mmproj_offload, settings.mmproj_device, settings.devices, settings.flash_attn, settings.image_max_tokens,
+        )  # fmt: skip
         if key not in self._projected:
             from fitplug.memory.clip import projector_parts, refuse_for
 

@@ -44,7 +44,7 @@ class ComputeEstimator:
         model: what runs.
         machine: where.
         runner: the program that runs it.
-        adapters: those that settings with `lora` apply.
+        adapters: those that settings with adapters apply.
         shorten: False builds every layer, to prove that leaving some out changes nothing.
         mtp: of the MTP blocks.
         like: one of the same model, whose graphs need not be drawn again.
@@ -81,7 +81,7 @@ class ComputeEstimator:
         later = self.sizes(setup) if setup.role.taps.redraw(self.model.drawn_as) else sizes
         first = sizes
         if self._adapts(setup.settings):
-            first = self.sizes(untapped._replace(settings=replace(setup.settings, lora=())))
+            first = self.sizes(untapped._replace(settings=replace(setup.settings, lora=(), lora_scaled=())))
         names = [*placement.names, HOST]
         buffers = [*placement.names, placement.host_buffer]
         # where one device's part of the graph is only modelled, the splits between all of them are
@@ -116,7 +116,7 @@ class ComputeEstimator:
 
     def _adapts(self, settings: Settings) -> bool:
         """Whether adapters are applied; llama-fit-params loads none."""
-        return bool(settings.lora and self.adapters) and not self.runner.measuring
+        return bool(settings.adapters and self.adapters) and not self.runner.measuring
 
     def sizes(self, setup: Setup) -> list[int]:
         """Bytes per device, the host's last."""
@@ -206,6 +206,10 @@ class ComputeEstimator:
             from fitplug.memory.graph.blocks.sampling import build_sampling
 
             build_sampling(g, g.t_logits, params.taps.sampled)
+        if params.pooling is not None:
+            from fitplug.memory.graph.blocks.pooling import build_embeddings
+
+            build_embeddings(g, params.pooling)
         return g
 
 
@@ -240,7 +244,7 @@ class ParamsFor:
             flash_attn=resolved.flash_attn, v_trans=resolved.v_trans, offload_kqv=settings.offload_kqv,
             swa_full=settings.swa_full, pin=not estimator.runner.measuring, n_gpu_layers=self._setup.placement.n_gpu_layers,
             fused=self.fused, n_rs_seq=resolved.n_rs_seq, mtp=estimator.mtp,
-            lent=self.lent, taps=self.taps, adapters=self.adapters,
+            lent=self.lent, taps=self.taps, adapters=self.adapters, pooling=resolved.pooling,
         )  # fmt: skip
 
     def apply(self, adapters: Sequence[Header]) -> None:

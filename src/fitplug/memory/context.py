@@ -1,9 +1,12 @@
 """Settings as llama.cpp rounds them, and what it refuses: llama_init_from_model and llama_context (src/llama-context.cpp)."""
 
+from dataclasses import replace
+
 from fitplug.errors import RefusedError
 from fitplug.extension import Runner
 from fitplug.memory.records import Resolved
 from fitplug.memory.sizes import block, is_quantised
+from fitplug.model.pooling import pooling_of
 from fitplug.model.records import Model
 from fitplug.settings import CACHE_TYPES, SPEC_TYPES, FlashAttn, Settings, SpecType
 from fitplug.units import pad
@@ -24,6 +27,7 @@ def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int,
         RefusedError: llama.cpp does not make this context.
     """
     _refuse_model(model, has_target=has_target)
+    settings = as_the_server(settings) if runner.outputs == "sequences" else settings
     n_ctx = settings.n_ctx or model.n_ctx_train
     if not 0 < n_ctx <= MAX_CTX:
         raise RefusedError("a context of 0 tokens" if n_ctx == 0 else f"a context of {n_ctx} tokens is too long")
@@ -50,7 +54,15 @@ def resolve(model: Model, settings: Settings, runner: Runner, n_gpu_layers: int,
         n_stream=1 if settings.kv_unified and model.memory != "dsv4" else settings.n_seq_max,
         n_outputs_max=n_outputs_max, type_k=settings.type_k, type_v=settings.type_v,
         flash_attn=flash_attn != "off", v_trans=flash_attn == "off", n_rs_seq=_rollback(model, settings),
+        pooling=(settings.pooling or pooling_of(model)) if settings.embedding else None,
     )  # fmt: skip
+
+
+def as_the_server(settings: Settings) -> Settings:
+    """With the batch that llama-server makes do with for embeddings (llama_server, tools/server/server.cpp)."""
+    if settings.embedding and settings.n_batch > settings.n_ubatch:
+        return replace(settings, n_batch=settings.n_ubatch)
+    return settings
 
 
 def _refuse_uneven(model: Model, n_seq_max: int, n_tokens: int) -> None:
@@ -72,6 +84,8 @@ def _outputs(model: Model, settings: Settings, runner: Runner, n_batch: int) -> 
     """How many rows of logits are reserved; an encoder needs them all."""
     if runner.outputs == "batch" or model.has_encoder:
         return n_batch
+    if settings.embedding or settings.pooling not in (None, "none"):  # server_output_limits
+        return settings.n_batch
     return min(settings.n_batch, settings.n_seq_max * (1 + n_drafted(settings)))
 
 
@@ -81,8 +95,8 @@ def n_drafted(settings: Settings) -> int:
     Raises:
         RefusedError: llama.cpp knows no such way of drafting.
     """
-    lengths = [settings.draft_max if kind.longest is None else kind.longest for kind in _spec_types(settings)]
-    return max(lengths, default=0)
+    lengths = (kind.longest for kind in _spec_types(settings))
+    return max((n if isinstance(n, int) else getattr(settings, n) for n in lengths), default=0)
 
 
 def _rollback(model: Model, settings: Settings) -> int:

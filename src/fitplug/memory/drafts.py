@@ -234,7 +234,7 @@ def draft_context(settings: Settings, resolved: Resolved) -> Settings:
     """What every draft's context takes over of its target's: all but the cache's types (common_base_params_to_speculative)."""
     return replace(
         settings, n_ctx=resolved.n_ctx, type_k=settings.draft_type_k, type_v=settings.draft_type_v,
-        mmproj=None, model_draft=None, spec_type=None, lora=(),
+        mmproj=None, model_draft=None, spec_type=None, lora=(), lora_scaled=(), embedding=False, pooling=None,
     )  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def draft_settings(settings: Settings, resolved: Resolved) -> Settings:
     """The same for a draft that is a model of its own, which has a placement of its own."""
     found = replace(
         draft_context(settings, resolved), n_gpu_layers=settings.draft_n_gpu_layers, n_cpu_moe=settings.draft_n_cpu_moe,
-        overrides=settings.draft_overrides,
+        n_cpu_ffn=0, overrides=settings.draft_overrides,
     )  # fmt: skip
     if settings.draft_devices is not None:
         found = replace(found, devices=settings.draft_devices)

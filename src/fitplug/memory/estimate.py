@@ -100,7 +100,7 @@ class Estimator:
             resolved = replace(resolved, flash_attn=self._auto_stays_on(setup))
             setup = setup._replace(resolved=resolved)
         parts += self._compute(setup)
-        if role.taps != NO_TAPS:
+        if role.taps != NO_TAPS or resolved.pooling is not None:
             parts.append(self._handed_over(placement, resolved, role))
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
@@ -147,7 +147,7 @@ class Estimator:
         """What knows the compute buffers."""
         from fitplug.memory.compute import ComputeEstimator
 
-        adapters = () if self.mtp else self.companions.adapters
+        adapters = () if self.mtp else self.companions.applied
         like = None if self._like is None else self._like.graphs
         return ComputeEstimator(self.seen, self.machine, self.runner, adapters=adapters, mtp=self.mtp, like=like)
 
@@ -209,7 +209,7 @@ class Estimator:
 
     def weights(self, placement: Placement, settings: Settings) -> dict[str, int]:
         """Bytes of weights per buffer type."""
-        key = (placement.names, placement.layer_devices, settings.n_cpu_moe, settings.overrides, settings.drafts_by_mtp)
+        key = (placement.names, placement.layer_devices, settings.moving, settings.loading, settings.drafts_by_mtp)
         found = self._weights.get(key)
         if found is None:
             found = self._weights[key] = self.placed(placement, settings).n_bytes()
@@ -218,11 +218,14 @@ class Estimator:
     def placed(self, placement: Placement, settings: Settings) -> Placed:
         """Where each weight lies."""
         load_mtp = self.mtp or settings.drafts_by_mtp
-        table = self._tables.get((placement.host_buffer, load_mtp))
+        key = placement.host_buffer, load_mtp, settings.loading
+        table = self._tables.get(key)
         if table is None:
             backends = [backend(device) for device in self.machine.devices]
-            table = WeightTable(self.model, backends, placement.host_buffer, self._cpu(), load_mtp=load_mtp)
-            self._tables[placement.host_buffer, load_mtp] = table
+            host_buffer = HOST if settings.no_host else placement.host_buffer
+            cpu = self._cpu() if settings.repack else "none"
+            table = WeightTable(self.model, backends, host_buffer, cpu, load_mtp=load_mtp, lazy_mode=settings.lazy_mode)
+            self._tables[key] = table
         return Placed(table, placement, rules(settings, self._names))
 
     def _cpu(self) -> str:

@@ -1,4 +1,4 @@
-"""Tensors that -ot, -cmoe and -ncmoe put somewhere else (llama_model_loader::create_tensor, common/arg.cpp)."""
+"""Tensors that -ot, -cmoe, -ncmoe and -ncffn put somewhere else (llama_model_loader::create_tensor, common/arg.cpp)."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -10,6 +10,8 @@ from fitplug.settings import Settings, TensorOverride
 
 EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 """LLM_FFN_EXPS_REGEX (common/common.h)."""
+DENSE = r"\.ffn_(up|down|gate)\."
+"""LLM_FFN_DENSE_REGEX (common/common.h)."""
 MAX_OVERRIDES = 4096
 """llama_max_tensor_buft_overrides (src/llama.cpp)."""
 _MAX_PATTERN = 1000
@@ -34,13 +36,13 @@ def rules(settings: Settings, names: Iterable[str]) -> list[Rule]:
     """The overrides of these settings in the order in which llama.cpp tries them.
 
     Args:
-        settings: whose n_cpu_moe and overrides count.
+        settings: whose n_cpu_moe, n_cpu_ffn and overrides count.
         names: of the machine's devices, which are the buffer types that can be named, besides CPU.
 
     Raises:
         RefusedError: no such buffer type, or a pattern that is none.
     """
-    wanted = [*expert_overrides(settings.n_cpu_moe), *settings.overrides]
+    wanted = [*expert_overrides(settings.n_cpu_moe), *_of_blocks(settings.n_cpu_ffn, DENSE), *settings.overrides]
     if len(wanted) > MAX_OVERRIDES:
         raise RefusedError(f"{len(wanted)} tensor overrides, at most {MAX_OVERRIDES} are possible")
     buffers = {HOST, *names}
@@ -54,7 +56,12 @@ def expert_overrides(n_cpu_moe: int) -> list[TensorOverride]:
     """-cmoe (-1) and -ncmoe N as patterns (llm_ffn_exps_cpu_override, llm_add_n_cpu_ffn_overrides)."""
     if n_cpu_moe < 0:
         return [TensorOverride(EXPERTS, HOST)]
-    return [TensorOverride(rf"blk\.{il}{EXPERTS}", HOST) for il in range(min(n_cpu_moe, MAX_OVERRIDES + 1))]
+    return _of_blocks(n_cpu_moe, EXPERTS)
+
+
+def _of_blocks(n: int, pattern: str) -> list[TensorOverride]:
+    """What the pattern finds in the first `n` blocks stays on the CPU (llm_add_n_cpu_ffn_overrides)."""
+    return [TensorOverride(rf"blk\.{il}{pattern}", HOST) for il in range(min(n, MAX_OVERRIDES + 1))]
 
 
 def targets(found: Iterable[tuple[str, int]], wanted: list[Rule]) -> Mapping[str, str]:

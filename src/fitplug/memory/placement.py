@@ -140,7 +140,6 @@ def _pipeline(n: int, ngl: int, backends: Sequence[Backend], settings: Settings)
         and ngl > n
         and settings.split_mode == "layer"
         and settings.offload_kqv
-        and not settings.overrides
-        and settings.n_cpu_moe == 0
+        and not settings.moves
         and all(row.asynchronous and row.events for row in backends)
     )

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from fitplug.record import record
-from fitplug.settings import Settings
+from fitplug.settings import Pooling, Settings
 
 
 class Kind(StrEnum):
@@ -67,6 +67,8 @@ class Resolved:
     """The V cache lies transposed: flash attention was asked to be off."""
     n_rs_seq: int = 0
     """How many older states are kept beside each recurrent one, so that drafted tokens can be taken back."""
+    pooling: Pooling | None = None
+    """How embeddings are pooled; None: they are not asked for."""
 
 
 @record

@@ -27,7 +27,7 @@ class Setup(NamedTuple):
     @property
     def loaded(self) -> Hashable:
         """What decides where each weight lies."""
-        return self.placement.names, self.placement.layer_devices, self.settings.n_cpu_moe, self.settings.overrides
+        return self.placement.names, self.placement.layer_devices, self.settings.moving, self.settings.loading
 
     @property
     def lent_cells(self) -> Hashable:

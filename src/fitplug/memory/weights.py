@@ -17,10 +17,15 @@ from fitplug.memory.records import HOST
 from fitplug.memory.sizes import row_padding_bytes
 from fitplug.memory.weight_ops import INPUT, OUTPUT, Use, cpu_repacks, gpu_supports, use
 from fitplug.model.records import Model
-from fitplug.units import pad
+from fitplug.settings import LazyMode
+from fitplug.units import GIB, pad
 
 REPACKED = "CPU_REPACK"
 TOKEN_EMBD, OUTPUT_WEIGHT = "token_embd.weight", "output.weight"
+READ_LAZILY = dict.fromkeys(("src/models/gemma4.cpp", "src/models/qwen4exp.cpp"), "per_layer_token_embd.weight")
+"""The table that a loader asks for with TENSOR_READ_LAZY."""
+LAZY_FROM = 4 * GIB
+"""Larger ones are read from the file row by row unless -lzm tells otherwise (llama_model_loader::lazy_read::add)."""
 
 
 class Traits(NamedTuple):
@@ -70,17 +75,20 @@ class WeightTable:
         host_buffer: of the first of them that has one; "CPU" if there is none.
         cpu: row of `weight_ops._REPACKED`.
         load_mtp: whether MTP blocks are loaded, to draft with (llama_model_params::load_mtp).
+        lazy_mode: of which tables rows are read when they are asked for.
     """
 
     def __init__(
-        self, model: Model, backends: Sequence[Backend], host_buffer: str, cpu: str, *, load_mtp: bool = False
-    ) -> None:
+        self, model: Model, backends: Sequence[Backend], host_buffer: str, cpu: str, *, load_mtp: bool = False,
+        lazy_mode: LazyMode = "auto",
+    ) -> None:  # fmt: skip
         self.model, self.load_mtp = model, load_mtp
+        self._lazy_mode = lazy_mode
         self.host_buffer, self.cpu = host_buffer, cpu
         self.traits = tuple({traits(row) for row in backends})
         pinned = next((row for row in backends if row.host_buffer), None)
         self.host_rules = pinned.weights if pinned else None
-        self.host_alignment = pinned.host_alignment if pinned else CPU_ALIGNMENT
+        self.host_alignment = pinned.host_alignment if pinned and host_buffer != HOST else CPU_ALIGNMENT
         self.weights: list[Weight] = []
         self.rope: list[Tensor] = []
         self.unknown: list[str] = []
@@ -106,6 +114,12 @@ class WeightTable:
             return False
         return row.nextn is not None and used.il >= n and used.base not in row.nextn_loaded
 
+    def lazy(self, tensor: Tensor) -> bool:
+        """Whether its rows are read from the file when they are asked for; it then lies in plain memory, whatever -ot says."""
+        if self._lazy_mode == "off" or READ_LAZILY.get(self.model.row.path) != tensor.name:
+            return False
+        return self._lazy_mode == "on" or tensor.n_bytes > LAZY_FROM
+
     def _weight(self, tensor: Tensor, used: Use) -> Weight:
         sizes = {t: device_size(tensor, t) for t in self.traits if gpu_supports(used.op, tensor, self.model, t.rules)}
         host = self.host_buffer_of(tensor, used.op)
@@ -118,6 +132,8 @@ class WeightTable:
     def host_buffer_of(self, tensor: Tensor, op: str) -> str:
         """make_cpu_buft_list: pinned memory of the first GPU if that GPU can do the operation, repacked, plain."""
         rules = self.host_rules
+        if self.lazy(tensor):
+            return HOST
         if self.host_buffer != HOST and rules is not None and gpu_supports(op, tensor, self.model, rules):
             return self.host_buffer
         return REPACKED if cpu_repacks(op, tensor, self.cpu) else HOST
@@ -133,7 +149,8 @@ class WeightTable:
     @cached_property
     def names(self) -> Sequence[tuple[str, int]]:
         """Every tensor that an override can find, with its block."""
-        return [(w.tensor.name, w.use.il) for w in self.weights] + [(t.name, 0) for t in self.rope]
+        found = [(w.tensor.name, w.use.il) for w in self.weights if not self.lazy(w.tensor)]
+        return found + [(t.name, 0) for t in self.rope]
 
     @cached_property
     def sums(self) -> Mapping[int, LayerSums]:

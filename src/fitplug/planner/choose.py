@@ -140,7 +140,7 @@ def _unsplit(search: Search, grid: Grid, use: Sequence[int]) -> Choice | None:
 
 def without_copies(search: Search) -> Search | None:
     """Without the copies that a pipeline of GPUs needs; None where the user has overrides, or the runner has none."""
-    if search.settings.overrides or "overrides" in search.given:
+    if search.settings.moves or "overrides" in search.given:
         return None
     return search.variant(overrides=(SINGLE_COPY,))
 

@@ -55,7 +55,9 @@ def _missing(trial: Trial, machine: Machine, request: Request) -> Iterator[str]:
 
 def _given_flags(search: Search, request: Request) -> Iterator[str]:
     """The user's own placement may be what does not fit."""
-    placing = request.given & {"n_gpu_layers", "tensor_split", "split_mode", "n_cpu_moe", "overrides", "offload_kqv", "devices"}
+    placing = request.given & {
+        "n_gpu_layers", "tensor_split", "split_mode", "n_cpu_moe", "n_cpu_ffn", "overrides", "offload_kqv", "devices",
+    }  # fmt: skip
     if not placing:
         return
     defaults = type(search.settings)()

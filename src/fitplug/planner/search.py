@@ -69,7 +69,7 @@ class Search:
         """Be content with a good plan, without a proof that the next step up fails."""
 
     def _weigh(self, names: Sequence[str], lacks: frozenset[str]) -> Costs:
-        movable = not self._users & {"n_cpu_moe", "overrides"} and "n_cpu_moe" not in lacks
+        movable = not self._users & {"n_cpu_moe", "n_cpu_ffn", "overrides"} and "n_cpu_moe" not in lacks
         costs = weigh(self.model, self.settings, names, movable=movable)
         return weigh(self.model, self.settings, names, movable=False) if self.whole_experts and not costs.experts else costs
 
@@ -327,7 +327,7 @@ class Search:
 
 def _weighed_by(settings: Settings) -> tuple[object, ...]:
     """What the ledger of weights depends on."""
-    return settings.overrides, settings.n_cpu_moe, settings.drafts_by_mtp
+    return settings.moving, settings.loading, settings.drafts_by_mtp
 
 
 def _readings(machine: Machine) -> Sequence[float]:

@@ -94,7 +94,7 @@ class Speedometer:
             copying = copy_seconds(self.machine.devices[self._names.index(name)], self._host[0])
             copied = self._copied_bytes(estimate) * copying / n_ubatch
             spread *= PARTLY if copied else 1.0
-        several = len(work) > 1 and on_host is None and not estimate.settings.overrides and not links
+        several = len(work) > 1 and on_host is None and not estimate.settings.moves and not links
         seconds = prompt_seconds(on_gpus, n_ubatch, PIPELINE if several else 0.0)
         if seconds is None:
             return None

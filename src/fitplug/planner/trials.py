@@ -113,7 +113,7 @@ class Trials:
 
 def _may_be_pipelined(settings: Settings) -> bool:
     """llama.cpp keeps copies of what crosses between GPUs; where it does not, measuring and a run agree."""
-    return not settings.overrides and not settings.n_cpu_moe and settings.split_mode == "layer" and settings.offload_kqv
+    return not settings.moves and settings.split_mode == "layer" and settings.offload_kqv
 
 
 class Kind(NamedTuple):

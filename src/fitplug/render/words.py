@@ -77,6 +77,10 @@ def settings_pairs(estimate: Estimate, machine: Machine, model: Model) -> Pairs:
         pairs.append(("layers on GPU", f"{on_gpu} of {model.n_layer_all + 1}"))
     if asked.n_cpu_moe:
         pairs.append(("experts on CPU", "of all layers" if asked.n_cpu_moe < 0 else f"of {asked.n_cpu_moe} layers"))
+    if asked.n_cpu_ffn:
+        pairs.append(("feed-forward on CPU", f"of {asked.n_cpu_ffn} layers"))
+    if resolved.pooling is not None:
+        pairs.append(("embeddings", {"none": "of each token", "rank": "scores"}.get(resolved.pooling, resolved.pooling)))
     if asked.overrides:
         pairs.append(("overrides", one_line(", ".join(f"{o.pattern}={o.buffer}" for o in asked.overrides))))
     cache = resolved.type_k if resolved.type_k == resolved.type_v else f"{resolved.type_k} / {resolved.type_v}"

@@ -34,7 +34,7 @@ How to add an architecture
          ggml_build_forward_expand(gf, cur)             g.expand(cur): wherever the C++ has it, it orders the graph
          ubatch.n_seqs, n_seq_tokens                    g.n_seqs, g.n_seq_tokens
          for (int il = 0; il < n_layer; ++il)           for il in g.layers():
-         res->t_embd = cur; then the logits             g.build_output(cur), or set t.is_output = True yourself
+         res->t_embd = cur; then the logits             g.build_output(cur), or g.keep_embd(cur) and the logits
        `g.layers()` leaves out layers that are equal to their neighbours by hparams(il) and by their tensors. What else
        depends on `il` goes into its key: g.layers(lambda il: (il + 1) % 4 != 0). State that one layer hands to later ones
        besides the residual belongs there too. Callbacks `cb` need nothing, except the pin for "norm" that build_norm makes.

@@ -36,8 +36,7 @@ class GraphBase(GraphWeights):
         model = params.model
         layer = model.layers[0]
         self.n_embd = model.n_embd
-        self.n_layer = model.n_layer
-        self.n_layer_nextn = model.n_layer_nextn
+        self.n_layer, self.n_layer_nextn = model.n_layer, model.n_layer_nextn
         self.n_head, self.n_head_kv = layer.n_head, layer.n_head_kv
         self.n_embd_head_k, self.n_embd_head_v = layer.n_embd_head_k, layer.n_embd_head_v
         self.n_expert, self.n_expert_used = model.n_expert, layer.n_expert_used
@@ -45,11 +44,11 @@ class GraphBase(GraphWeights):
         self.n_seq_tokens = params.n_tokens // params.n_seqs
         self.flash_attn = params.flash_attn
         self.fused_nodes: list[FusedNode] = []
-        self.taps = params.taps
-        self.keeps_states = params.taps.nextn == "all"
-        """cparams.embeddings_nextn, not masked."""
+        self.taps, self.keeps_states = params.taps, params.taps.nextn == "all"
+        """The latter is cparams.embeddings_nextn, not masked."""
+        self.t_embd: Tensor | None = None
         self.t_logits: Tensor | None = None
-        """res->t_logits, where tokens may be picked from it."""
+        """res->t_embd, and res->t_logits where tokens may be picked from it."""
         self.inp_tokens: Tensor | None = None
         """res->t_inp_tokens, once there are embeddings."""
         self._pins = params.pins_layers
@@ -95,7 +94,8 @@ class GraphBase(GraphWeights):
         """
         tapped = self.taps.inputs
         if tapped:
-            key = self._with_taps(key, tapped)
+            own = key
+            key = lambda il: (own and own(il), il in tapped)  # noqa: E731 - what a draft asks for makes layers differ
         gf, cut = self.gf, self.params.cut
         classes = layer_classes(self.params, self.n_layer if n_layer is None else n_layer, key)
         loop = len(gf.loops)
@@ -106,10 +106,6 @@ class GraphBase(GraphWeights):
             gf.sections.append(Section(next_serial(), loop, il, classes[il].shape))
             yield il
         gf.sections.append(Section(next_serial(), loop, -1, None))
-
-    @staticmethod
-    def _with_taps(key: Callable[[int], Hashable] | None, tapped: frozenset[int]) -> Callable[[int], Hashable]:
-        return lambda il: (key and key(il), il in tapped)
 
     def tap(self, il: int, cur: Tensor) -> None:
         """res->t_layer_inp[il] = cur: kept if a draft asked for it."""
@@ -234,9 +230,14 @@ class GraphBase(GraphWeights):
             else self.mm(self.output, cur)
         )
 
+    def keep_embd(self, cur: Tensor) -> None:
+        """res->t_embd = cur."""
+        cur.is_output = True
+        self.t_embd = cur
+
     def build_output(self, cur: Tensor, t_embd: Tensor | None = None) -> None:
         """The end of a decoder: logits of `cur`; both are outputs of the graph."""
-        (cur if t_embd is None else t_embd).is_output = True
+        self.keep_embd(cur if t_embd is None else t_embd)
         logits = self.logits(cur)
         logits.is_output = True
         self.expand(logits)

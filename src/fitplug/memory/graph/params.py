@@ -11,6 +11,7 @@ from fitplug.memory.graph.tensor import Buffer
 from fitplug.memory.targets import NO_TAPS, Taps
 from fitplug.model.records import Model
 from fitplug.record import record
+from fitplug.settings import Pooling
 
 
 class Halves(NamedTuple):
@@ -111,7 +112,8 @@ class GraphParams:
     pin: bool = True
     """Whether the callers' assignments of nodes to backends hold; llama-fit-params' measuring forgets them."""
     n_gpu_layers: int = 0
-    embeddings: bool = False
+    pooling: Pooling | None = None
+    """How the tokens' embeddings are pooled; None: they are not asked for (cparams.embeddings)."""
     lent: Lent | None = None
     taps: Taps = NO_TAPS
     feeding: bool = False

@@ -56,7 +56,7 @@ def build(g: GraphContext) -> None:
         ffn_inp = cur
         cur = ggml.add(_feed_forward(g, row, cur, il, is_moe=every > 0 and il % every == 1), ffn_inp)
         inpL = g.build_norm(cur, g.w("layer_output_norm", il), LLM_NORM, il)  # noqa: N806 - as above
-    inpL.is_output = True
+    g.keep_embd(inpL)
     g.expand(inpL)
 
 

@@ -25,7 +25,7 @@ def build(g: GraphContext) -> None:
         cur = g.build_norm(cur, g.w("ffn_sub_norm", il), LLM_NORM_RMS, il)
         inpL = ggml.add(g.proj("ffn_down", cur, il), ffn_inp)  # noqa: N806 - as above
     cur = g.build_norm(inpL, g.w("output_norm"), LLM_NORM_RMS)
-    cur.is_output = True
+    g.keep_embd(cur)
     logits = g.build_lora_mm(g.tok_embd, cur)
     logits.is_output = True
     g.expand(logits)

@@ -31,7 +31,7 @@ def build(g: GraphContext) -> None:
             cur = g.ffn(g.build_norm(ffn_inp, ffn_norm, LLM_NORM_RMS, il), il)
         inpL = ggml.add(cur, ffn_inp)  # noqa: N806 - as above
     cur = g.build_norm(inpL, g.w("output_norm"), LLM_NORM_RMS)
-    cur.is_output = True
+    g.keep_embd(cur)
     logits = ggml.set_1d(g.mm(g.output, cur), ggml.clamp(ggml.new_tensor("f32", IMAGE_TOKENS)))
     logits.is_output = True
     g.expand(logits)

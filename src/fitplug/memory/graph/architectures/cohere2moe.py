@@ -20,7 +20,7 @@ def build(g: GraphContext) -> None:
     cur = g.build_norm(inpL, g.w("output_norm"), norm)
     cur.is_output = True
     cur = ggml.get_rows(cur, out_ids)
-    cur.is_output = True
+    g.keep_embd(cur)
     logits = g.build_lora_mm(g.output.weight, cur)
     if g.get_float("logit_scale"):
         logits = ggml.scale(logits)

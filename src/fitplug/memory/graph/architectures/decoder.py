@@ -132,7 +132,7 @@ class DecoderGraph:
         cur.is_output = True
         if late and row.rows_after_norm:
             cur = ggml.get_rows(cur, out_ids)
-            cur.is_output = True
+        g.keep_embd(cur)
         if row.only_embeds:
             g.expand(cur)
         else:

@@ -23,7 +23,7 @@ def build(g: GraphContext) -> None:
     else:
         tokens, cur = _layers(g, inp_pos)
         state = cur
-    state.is_output = True
+    g.keep_embd(state)
     logits = g.build_lora_mm(g.output_or_lent(g.output), cur, g.output.scale)
     selects = not over_streams and g.w("selector_hidden").weight is not None
     if selects and g.get_float("logit_scale"):

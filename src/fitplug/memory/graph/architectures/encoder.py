@@ -61,7 +61,7 @@ def build(g: GraphContext) -> None:
             cur = g.build_norm(cur, g.w("post_ffw_norm", il), row.norm)
         cur = ggml.add(cur, ffn_inp)
     cur = g.build_norm(cur, g.w(row.output_norm), row.norm)
-    cur.is_output = True
+    g.keep_embd(cur)
     g.expand(cur)
 
 

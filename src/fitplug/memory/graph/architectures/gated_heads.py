@@ -103,7 +103,7 @@ def feed_forward(g: GraphContext, cur: Tensor, il: int) -> Tensor:
 
 
 def _logits(g: GraphContext, row: Row, cur: Tensor) -> None:
-    cur.is_output = True
+    g.keep_embd(cur)
     cur = g.mm(g.output, cur)
     if row.logit_scale:
         cur = ggml.scale(cur)

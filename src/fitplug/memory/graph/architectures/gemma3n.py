@@ -27,7 +27,7 @@ def build(g: GraphContext) -> None:
         cur = _with_inputs(g, inputs, _correct(g, predictions, done, il), il)
     cur = ggml.get_rows(_merged(g, cur), g.build_inp_out_ids())
     cur = g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS)
-    cur.is_output = True
+    g.keep_embd(cur)
     logits = ggml.scale(ggml.tanh(ggml.scale(g.mm(g.output, cur))))
     logits.is_output = True
     g.expand(logits)

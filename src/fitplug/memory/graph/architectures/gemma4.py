@@ -33,7 +33,7 @@ def build(g: GraphContext) -> None:
     cur = g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS)
     cur.is_output = True  # t_h_nextn
     cur = ggml.get_rows(cur, out_ids)
-    cur.is_output = True
+    g.keep_embd(cur)
     logits = g.mm(g.output, cur)
     if g.get_float("final_logit_softcapping"):
         logits = ggml.scale(ggml.tanh(ggml.scale(logits)))

@@ -28,7 +28,7 @@ def build(g: GraphContext) -> None:
             ids = ggml.reshape(ggml.get_rows(ggml.reshape(ids, 1, ids.ne[0]), out_ids), out_ids.ne[0])
         inpL = _feed_forward(g, cur, residual, ids, il)  # noqa: N806 - as above
     cur = g.build_norm(inpL, g.w("output_norm"), LLM_NORM_RMS)
-    cur.is_output = True
+    g.keep_embd(cur)
     logits = ggml.scale(g.mm(g.output._replace(bias=None), cur))
     logits.is_output = True
     g.expand(logits)

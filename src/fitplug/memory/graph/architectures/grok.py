@@ -24,7 +24,7 @@ def build(g: GraphContext) -> None:
         cur = _feed_forward(g, g.build_norm(ffn_inp, g.w("ffn_norm", il), LLM_NORM_RMS, il), il)
         cur = ggml.add(cur, ffn_inp)
     cur = g.build_norm(cur, g.w("output_norm"), LLM_NORM_RMS)
-    cur.is_output = True
+    g.keep_embd(cur)
     logits = ggml.scale(g.mm(g.output, cur))
     if g.get_float("final_logit_softcapping"):
         logits = ggml.scale(ggml.tanh(ggml.scale(logits)))

@@ -55,6 +55,8 @@ class Hybrid(NamedTuple):
     """The layer's first norm is computed before anything else of it."""
     residual_first: bool = False
     """ggml_add(residual, cur) instead of ggml_add(cur, residual)."""
+    logits_or_embeddings: bool = False
+    """Without logits where embeddings are asked for."""
     rows: Literal["mixed", "added", "end"] = "mixed"
     """Where the last layer is cut to the tokens with an output: its mixer's result, the sum with the residual, or not before
     the output norm, whose result for all tokens is kept for MTP (t_h_nextn)."""
@@ -89,8 +91,10 @@ ROWS: dict[str, Hybrid] = {
         ffn=sparse_or_dense(with_shared_expert(experts()), dense())),
     "nemotron_h": Hybrid(MAMBA2, self_attention(rope=False, wo_bias=True), pos=False, rows="end",
         neither=sparse_or_dense(latent_experts, relu_squared)),
-    "lfm2": Hybrid(SHORT_CONV, self_attention(qk_norm=True), ffn=dense(), residual_first=True, output_norm="token_embd_norm"),
+    "lfm2": Hybrid(SHORT_CONV, self_attention(qk_norm=True), ffn=dense(), residual_first=True, output_norm="token_embd_norm",
+                   logits_or_embeddings=True),
     "lfm2moe": Hybrid(SHORT_CONV, self_attention(qk_norm=True), residual_first=True, output_norm="token_embd_norm",
+                      logits_or_embeddings=True,
         ffn=after_dense_lead(deepseek_experts(norm_w=True, scaled=False), dense())),
     "qwen3next": Hybrid(QWEN3NEXT, partial(build_gated_attention, folded=True), expand_norm=True, rows="end",
         ffn_norm="post_attention_norm", ffn=sparse_or_dense(QWEN_EXPERTS, dense())),
@@ -185,7 +189,10 @@ def _output(g: GraphContext, row: Hybrid, residual: Tensor, out_ids: Tensor) -> 
     if row.rows == "end":
         cur.is_output = True
         cur = ggml.get_rows(cur, out_ids)
-    cur.is_output = True
+    g.keep_embd(cur)
+    if row.logits_or_embeddings and g.params.pooling is not None:
+        g.expand(cur)
+        return
     logits = g.logits(cur)
     if row.logit_scale and g.get_float("logit_scale"):
         logits = ggml.scale(logits)

@@ -62,7 +62,7 @@ def _encoder(g: GraphContext) -> None:
             cur, residual = ggml.get_rows(cur, out_ids), ggml.get_rows(residual, out_ids)
         inpL = _feed_forward(g, "enc", ggml.add(cur, residual), il)  # noqa: N806 - as above
     cur = g.build_norm(inpL, g.w("enc.output_norm"), LLM_NORM_RMS)
-    cur.is_output = True
+    g.keep_embd(cur)
     g.expand(cur)
 
 

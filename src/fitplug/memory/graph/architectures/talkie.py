@@ -22,7 +22,7 @@ def build(g: GraphContext) -> None:
         cur = ggml.add(g.ffn(g.build_norm(ffn_inp, ABSENT, LLM_NORM_RMS, il), il), ffn_inp)
         cur = ggml.add(cur, ggml.mul(again, g.needed("layer_output_scale", il)))
     cur = g.build_norm(cur, ABSENT, LLM_NORM_RMS)
-    cur.is_output = True
+    g.keep_embd(cur)
     logits = ggml.scale(g.build_lora_mm(g.output.weight, cur))
     logits.is_output = True
     g.expand(logits)

@@ -21,7 +21,7 @@ def build(g: GraphContext) -> None:
         cur = _convnext_block(g, cur, il)
     cur = g.build_norm(_turned(cur), g.w("output_norm"), LLM_NORM)
     cur = g.mm(g.output, cur)
-    cur.is_output = True
+    g.keep_embd(cur)
     g.expand(cur)
 
 
