@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fitplug.memory.kept import checkpoint_bytes
 from fitplug.memory.records import HOST, Kind
 from fitplug.planner.budget import spare
 from fitplug.planner.choose import choose, make_grid
 from fitplug.planner.fit import fit
-from fitplug.planner.host import checkpoint_bytes
 from fitplug.planner.records import Request
 from fitplug.planner.search import Search
 from fitplug.planner.trials import Trials

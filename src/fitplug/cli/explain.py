@@ -1,5 +1,7 @@
 """`fitplug explain MODEL`: where every byte of exactly these settings goes."""
 
+from dataclasses import replace
+
 import click
 
 from fitplug.cli.app import ANSWER_NO
@@ -26,6 +28,7 @@ def command(*, reference: str, given: Given, target: Target, as_json: bool) -> i
     What is left out takes llama.cpp's default, whatever the runner; all layers go to the GPU unless -ngl says otherwise.
     """
     from fitplug.memory.estimate import Estimator
+    from fitplug.memory.kept import kept, kept_notes
     from fitplug.planner.budget import spare
 
     registry = load_registry()
@@ -34,11 +37,13 @@ def command(*, reference: str, given: Given, target: Target, as_json: bool) -> i
     machine = find_machine(target, registry)
     companions, settings = read_companions(given.settings, registry)
     estimate = Estimator(model, machine, runner, companions)(settings)
-    fit = spare(estimate, machine, target.reserve_bytes).fits
+    left = spare(estimate, machine, target.reserve_bytes)
+    fit, later = left.fits, kept(model, estimate, runner)
+    estimate = replace(estimate, notes=(*estimate.notes, *kept_notes(later, estimate, left.host)))
     if as_json:
-        from fitplug.render.json import dump, estimate_json
+        from fitplug.render.json import dump, estimate_json, kept_json
 
-        print(dump(estimate_json(estimate, machine, model, fits=fit)))
+        print(dump(estimate_json(estimate, machine, model, fits=fit) | {"host_later": kept_json(later)}))
     else:
         from fitplug.render.explain import show
 

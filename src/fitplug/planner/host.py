@@ -3,9 +3,7 @@
 from dataclasses import replace
 
 from fitplug.extension import Runner
-from fitplug.memory.cache import cache_tensors, cells
-from fitplug.memory.records import Estimate
-from fitplug.memory.sizes import alloc_size
+from fitplug.memory.kept import checkpoint_bytes
 from fitplug.model.records import Model
 from fitplug.planner.trials import Trial
 from fitplug.units import MIB
@@ -31,7 +29,7 @@ def hold_caches(trial: Trial, model: Model, runner: Runner, given: frozenset[str
     left -= wanted * each
     if _wanted(trial.settings.cache_ram_mib, runner.prompt_cache_mib) * MIB > left and "cache_ram_mib" not in given:
         changes["cache_ram_mib"] = max(0, left) // MIB // _STEP_MIB * _STEP_MIB
-    if not changes or not runner.prompt_cache_mib:
+    if not changes or not runner.prompt_cache_mib or trial.settings.embedding:  # prompts of completions alone are kept
         return trial
     settings = replace(trial.settings, **changes)  # type: ignore[arg-type]  # mypy takes every field for each name
     return trial._replace(settings=settings, estimate=replace(trial.estimate, settings=settings))
@@ -39,18 +37,3 @@ def hold_caches(trial: Trial, model: Model, runner: Runner, given: frozenset[str
 
 def _wanted(asked: int | None, default: int) -> int:
     return default if asked is None else max(0, asked)
-
-
-def checkpoint_bytes(model: Model, estimate: Estimate) -> int:
-    """One slot's windowed caches and recurrent states: what a checkpoint copies (LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY)."""
-    settings = estimate.settings
-    if settings.swa_full and not any(layer.is_recurrent for layer in model.layers):
-        return 0
-    one = replace(estimate.resolved, n_seq_max=1, n_stream=1)
-    size = cells(model, one, kv_unified=False, swa_full=settings.swa_full)
-    windowed = {layer.il for layer in model.layers if layer.is_swa}
-    return sum(
-        alloc_size(tensor.type, tensor.shape)
-        for tensor in cache_tensors(model, one, size)
-        if tensor.part in ("r", "s", "ple") or (tensor.il in windowed and tensor.shape[1] == size.swa < size.base)
-    )

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from fitplug.machine.records import Machine
+from fitplug.memory.kept import Kept
 from fitplug.memory.records import HOST, Estimate, Kind
 from fitplug.model.records import Model
 from fitplug.planner.records import Alternative, Plan, Range, Speed
@@ -53,6 +54,7 @@ def settings_json(estimate: Estimate, machine: Machine, model: Model) -> dict[st
         "main_gpu": asked.main_gpu,
         "tensor_split": list(asked.tensor_split),
         "n_cpu_moe": asked.n_cpu_moe,
+        "n_cpu_ffn": asked.n_cpu_ffn,
         "override_tensor": [f"{override.pattern}={override.buffer}" for override in asked.overrides],
         "device": None if asked.devices is None else list(asked.devices),
         "mmproj": asked.mmproj,
@@ -66,6 +68,9 @@ def settings_json(estimate: Estimate, machine: Machine, model: Model) -> dict[st
         "draft_n_cpu_moe": asked.draft_n_cpu_moe,
         "draft_override_tensor": [f"{override.pattern}={override.buffer}" for override in asked.draft_overrides],
         "lora": list(asked.lora),
+        "lora_scaled": [f"{adapter.name}:{adapter.scale:g}" for adapter in asked.lora_scaled],
+        "embedding": asked.embedding,
+        "pooling": resolved.pooling,
     }
 
 
@@ -97,6 +102,11 @@ def estimate_json(estimate: Estimate, machine: Machine, model: Model, *, fits: b
         ],
         "notes": [*estimate.notes, *machine.notes],
     }  # fmt: skip
+
+
+def kept_json(found: Kept) -> dict[str, Any]:
+    """From nothing to the most that a server keeps in the host's memory as requests come; null: no limit."""
+    return {"prompts_bytes": [0, found.prompts], "checkpoints_bytes": [0, found.checkpoints]}
 
 
 def speed_json(speed: Speed | None) -> dict[str, Any] | None:
