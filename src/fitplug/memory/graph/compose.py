@@ -23,7 +23,18 @@ from fitplug.memory.graph.program import size_in
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.segments import Blueprint, Template, UnprovenError
 from fitplug.memory.graph.splits import Copy, Cuts, Identity
-from fitplug.memory.graph.stretches import IN_A_BUFFER, Begin, Demand, Facts, KnownUses, Question, Stranger, Stretch, Walk
+from fitplug.memory.graph.stretches import (
+    IN_A_BUFFER,
+    Begin,
+    Course,
+    Demand,
+    Facts,
+    KnownUses,
+    Question,
+    Stranger,
+    Stretch,
+    Walk,
+)  # fmt: skip
 from fitplug.memory.graph.tensor import Tensor
 
 MAX_STRETCHES = 4000
@@ -54,6 +65,9 @@ class Composer:
         self.blueprint, self.shapes, self.backends = blueprint, shapes, backends
         self.pieces = Pieces(blueprint, shapes, Scheduler(backends, op_offload=op_offload))
         self._stretches: dict[tuple[Placed, Question, bool], Stretch] = {}
+        self._courses: dict[Hashable, Course] = {}
+        first = {backend.character: b for b, backend in reversed([*enumerate(backends)])}
+        self._alike = [first[backend.character] for backend in backends]
         self._copied: dict[tuple[Tensor, int], int] = {}
         self._assigned: tuple[object, object, list[Placed]] | None = None
         self._last: tuple[object, object, tuple[list[Placing], list[Demand]]] | None = None
@@ -110,6 +124,7 @@ class Composer:
         """The stretches of a plan's graph, and what is taken before them all."""
         if len(self._stretches) > MAX_STRETCHES:
             self._stretches.clear()
+            self._courses.clear()
             self._copied.clear()
             self.pieces.forget()
         key = n_copies, _places(params)
@@ -134,8 +149,9 @@ class Composer:
         """The kept one, or a new one."""
         found = self._stretches.get((placed, asked, lasting))
         if found is None:
-            walk = Walk(placed, asked, sources, foreign, self.backends, lasting=lasting)
+            walk = Walk(placed, asked, sources, foreign, self.backends, self._alike, lasting=lasting)
             found = self._stretches[placed, asked, lasting] = walk.stretch()
+            found.course = self._courses.setdefault(found.course.content, found.course)
         return found
 
 

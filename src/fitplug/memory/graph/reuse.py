@@ -115,6 +115,13 @@ class Layouts:
     def _find_composer(self, sample: Sample, params: GraphParams, op_offload: bool) -> Composed:
         if ordered(params):
             return Composed(None, Sizes(sample))
+        if op_offload not in sample.akin:
+            sample.akin[op_offload] = self._compared(sample, params, op_offload)
+        composer, sizes = sample.akin[op_offload]
+        changed = sizes.sample.changes(sample)
+        return Composed(composer, Sizes(sample, changed, sizes) if changed else sizes)
+
+    def _compared(self, sample: Sample, params: GraphParams, op_offload: bool) -> Composed:
         kept = self._composed.setdefault((sample.frame, params.backends, op_offload), [])
         for composer, sizes in kept:
             changed = sizes.sample.changes(sample)

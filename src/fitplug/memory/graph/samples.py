@@ -1,6 +1,7 @@
 """One layer of each shape, drawn for today's settings: what shapes decide, and how large everything is."""
 
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from copy import copy
 from functools import cached_property
 from itertools import chain
@@ -13,7 +14,7 @@ from fitplug.memory.graph.compose import Composer
 from fitplug.memory.graph.laying import Laying
 from fitplug.memory.graph.params import OUTPUT, Copied, GraphParams
 from fitplug.memory.graph.program import INPLACE, size_in
-from fitplug.memory.graph.stretches import Demand
+from fitplug.memory.graph.stretches import Course, Demand
 from fitplug.memory.graph.tensor import Tensor
 
 _KINDS = attrgetter("op", "type", "param", "is_input", "is_output")
@@ -57,13 +58,15 @@ class Sample:
             self.parts[key] = range(n, n + len(tensors))
             n += len(tensors)
         self.numbers = {t.serial: i for i, t in enumerate(self.tensors)}
-        self.sketched: Collection[int] | None = None
+        self.sketched: AbstractSet[int] | None = None
         """Numbers of the tensors that others of one sketch (sketches.py) have with other shapes, or whose sources they have."""
         self._answers: dict[int, Hashable] = {}
         self.scratches: dict[Hashable, int] = {}
         """What kernels need besides, by what computes."""
         self.composed: dict[bool, Composed] = {}
         """What composes such graphs, with and without op_offload."""
+        self.akin: dict[bool, Composed] = {}
+        """The same of the sample of its sketch that was asked for first."""
 
     def resized(self, params: GraphParams, tensors: Sequence[Tensor], needed: Mapping[Hashable, int]) -> "Sample":
         """For settings that change nothing but shapes, and no answer: whatever this one says but of sizes is true of it too."""
@@ -116,7 +119,7 @@ class Sample:
     @cached_property
     def asked(self) -> Sequence[Backend]:
         """One of the backends that answer alike."""
-        return list({_character(backend): backend for backend in self.params.backends}.values())
+        return list({backend.character: backend for backend in self.params.backends}.values())
 
     @cached_property
     def frame(self) -> Hashable:
@@ -139,14 +142,15 @@ class Sample:
         """Whether each of these buffers has room for all that is computed here, or for the copies of it."""
         needed = self.needed
         return all(
-            n_copies * needed[_character(backend)] <= size for backend, size in zip(self.params.backends, sizes, strict=True)
+            n_copies * needed[backend.character] <= size for backend, size in zip(self.params.backends, sizes, strict=True)
         )
 
     @cached_property
     def needed(self) -> Mapping[Hashable, int]:
         """Bytes of all that is computed here, by what asks for them."""
-        own = [t for t in self.tensors if t.view_src is None and t.buffer is None]
-        return {_character(backend): sum([size_in(backend, t) for t in own]) for backend in self.asked}
+        open_last = sorted(range(len(self.tensors)), key=(self.sketched or frozenset()).__contains__)  # so few sums are open
+        own = [t for t in map(self.tensors.__getitem__, open_last) if t.view_src is None and t.buffer is None]
+        return {backend.character: sum([size_in(backend, t) for t in own]) for backend in self.asked}
 
     def scratch(self, backend: Backend) -> int:
         """What kernels need besides on a device that computes layers of every shape."""
@@ -184,7 +188,7 @@ class Sample:
         """All that is decided by shapes that a sketch leaves open; it is remembered."""
         return self.fused, *self.needed.values(), *map(self.answers, self.sketched or ())
 
-    def changes(self, other: "Sample") -> Collection[int] | None:
+    def changes(self, other: "Sample") -> AbstractSet[int] | None:
         """Numbers of the tensors that have another shape there, or a source that has; None where more is different."""
         if self.sketched is not None and self.sketched is other.sketched:
             return self.sketched
@@ -198,11 +202,6 @@ class Sample:
         meant = {id(self.tensors[i]) for i in changed}
         touched = {i for i, t in enumerate(self.tensors) if i in changed or not meant.isdisjoint(map(id, t.src))}
         return touched if all(self.answers(i) == other.answers(i) for i in touched) else None
-
-
-def _character(backend: Backend) -> Hashable:
-    own = ((name, value) for name, value in vars(backend).items() if name not in ("name", "index") and name[0] != "_")
-    return type(backend), tuple(sorted(own))
 
 
 def ordered(params: GraphParams) -> bool:
@@ -228,11 +227,25 @@ def likes(sample: Sample, graph: Graph) -> Mapping[int, int] | None:
 class Sizes(dict[Demand, int]):
     """Bytes of what composed graphs demand, measured when it is asked for."""
 
-    def __init__(self, sample: Sample, changed: Collection[int] = (), known: "Sizes | None" = None) -> None:
+    def __init__(self, sample: Sample, changed: AbstractSet[int] = frozenset(), known: "Sizes | None" = None) -> None:
         """`known` has the sizes of another sample, of which the `changed` ones are not today's."""
         super().__init__()
         self.sample, self._changed, self._known = sample, changed, known
-        self.laying = Laying(sample.params.backends, self)
+        self._of: dict[Course, Sequence[int]] = {}
+        self.laying = Laying(sample.params.backends, self, self.of)
+
+    def of(self, course: Course) -> Sequence[int]:
+        """Of all demands of a course."""
+        found = self._of.get(course)
+        if found is None:
+            found = self._of[course] = self._measured(course)
+        return found
+
+    def _measured(self, course: Course) -> Sequence[int]:
+        if self._known is None:
+            return [self[demand] for demand in course.demands]
+        known, changed = self._known.of(course), self._changed
+        return [self[demand] if demand.number in changed else n for demand, n in zip(course.demands, known, strict=True)]
 
     def __missing__(self, demand: Demand) -> int:
         number, backend, is_copy, copied = demand

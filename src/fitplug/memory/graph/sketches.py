@@ -55,7 +55,7 @@ class Sketch:
         for t in found.tensors:
             if isinstance(t.param, tuple):
                 t.param = tuple([int(n) if isinstance(n, Unknown) else n for n in t.param])
-        found.sketched = _touched(found.tensors)
+        found.sketched = frozenset(_touched(found.tensors))
         found.ask()
         return found
 

@@ -4,7 +4,7 @@ It depends on the segment's nodes, on the copies that are made in it, and on a f
 that others look at as well, whether it is there, and whether it is needed afterwards. So it is worked out once for equal ones.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 from fitplug.memory.graph.backends import Backend, Uses
@@ -75,22 +75,48 @@ class Stranger(NamedTuple):
     """Place of what it is a view of, as in `Begin.inputs`; None also for a view of what is in a buffer."""
 
 
+class Course:
+    """What stretches do that differ in nothing but which of several equal backends they ask."""
+
+    def __init__(
+        self, made: Program, demands: Sequence[Demand], n_outer: int, exports: Sequence[int],
+        backends: Sequence[int], alike: Sequence[int],
+    ) -> None:  # fmt: skip
+        """Of a stretch with so many outer blocks; `alike` is of each backend the first one that is equal to it."""
+        self.steps = made.steps
+        places = {b: i for i, b in enumerate(backends)}
+        self.blocks = [places.get(b, -1) for b in made.blocks]
+        """Which of the stretch's backends each is of; -1: of one that it does not ask."""
+        self.demands = [demand._replace(backend=alike[demand.backend]) for demand in demands]
+        self.touched = sorted({block for _, block, _ in self.steps if block < n_outer})
+        """The outer blocks that it frees, or parts of them."""
+        self.exports = exports
+        """Blocks of what it hands on."""
+        self.backends = [alike[b] for b in backends]
+
+    @property
+    def content(self) -> Hashable:
+        """Equal for equal ones."""
+        lists: Sequence[Sequence[Hashable]] = (
+            self.steps, self.blocks, self.demands, self.touched, self.exports, self.backends,
+        )  # fmt: skip
+        return tuple(map(tuple, lists))
+
+
 class Stretch:
     """What a segment asks of memory; the outer blocks come first: of its guests, of foreign tensors, and of others' copies."""
 
     def __init__(
-        self, made: Program, demands: Sequence[Demand], remains: Sequence[bool], exports: Sequence[tuple[bool, int, int]]
-    ) -> None:
-        self.steps, self.blocks, self.demands = made.steps, made.blocks, demands
+        self, made: Program, demands: Sequence[Demand], remains: Sequence[bool], exports: Sequence[tuple[bool, int, int]],
+        alike: Sequence[int],
+    ) -> None:  # fmt: skip
         self.remains = remains
         """Whether the tensors of the outer blocks are there behind it."""
         self.exports = exports
         """Of its nodes that others look at, and then of its copies: whether it is there, its block, and that one's backend."""
-        asked = {block for _, block, _ in self.steps}
-        self.touched = sorted(block for block in asked if block < len(remains))
-        """The outer blocks that it frees, or parts of them."""
-        self.backends = sorted({self.blocks[block] for block in asked})
+        self.backends = list(dict.fromkeys([made.blocks[block] for _, block, _ in made.steps]))
         """Those whose buffers it asks."""
+        self.course = Course(made, demands, len(remains), [block for _, block, _ in exports], self.backends, alike)
 
 
 class KnownUses(Uses):
@@ -119,6 +145,7 @@ class Walk:
         sources: of its own copies, then of those that are made in other segments.
         foreign: those of the tensors that are copied here for other segments.
         backends: all.
+        alike: of each of them the first one that is equal to it.
         lasting: copies and inputs stay, as a pipeline's do.
     """
 
@@ -129,10 +156,11 @@ class Walk:
         sources: Sequence[Tensor],
         foreign: Sequence[Tensor],
         backends: Sequence[Backend],
+        alike: Sequence[int],
         *,
         lasting: bool,
     ) -> None:
-        self.piece, self.asked, self.backends, self.lasting = placed.piece, asked, backends, lasting
+        self.piece, self.asked, self.backends, self.alike, self.lasting = placed.piece, asked, backends, alike, lasting
         copies = [self._copy(t) for t in sources]
         self.own, self.others = copies[: len(asked.own)], copies[len(asked.own) :]
         self.foreign = [without_sources(t) for t in foreign]
@@ -234,7 +262,7 @@ class Walk:
         ]
         shown = [*[self.piece.nodes[place] for place, _ in asked.exports], *([] if self.lasting else self.own)]
         exports = [(True, t.block, made.blocks[t.block]) if t.allocated else (False, 0, -1) for t in shown]
-        return Stretch(made, demands, [t.allocated for t in self.outer], exports)
+        return Stretch(made, demands, [t.allocated for t in self.outer], exports, self.alike)
 
     def _count_beyond(self) -> None:
         """Readers and views in other segments: one stands for all that come later."""
