@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from fitplug.memory.graph import ops as ggml
 from fitplug.memory.graph.allocator import ENDLESS, MAX_CHUNKS, DynAllocator
-from fitplug.memory.graph.one_chunk import OneChunk, is_one_chunk, take_steps_in_one_chunk
+from fitplug.memory.graph.one_chunk import is_one_chunk, move_in_one_chunk, moves_of
 from fitplug.memory.graph.program import FREE, SHRINK, TAKE, GraphAllocator, take_steps
 from fitplug.memory.graph.scheduler import Scheduler
 from fitplug.memory.graph.tensor import nbytes
@@ -108,12 +108,18 @@ def test_steps_in_one_chunk_do_what_those_of_any_buffer_do(todo):
     take_steps(before, sizes, [allocator] * n, places, lengths)
     if not (allocator.chunks and is_one_chunk(allocator.state())):
         return
-    chunk, others = OneChunk(allocator.state()), ([*places], [*lengths])
+    state, others = allocator.state(), ([*places], [*lengths])
     take_steps(after, sizes, [allocator] * n, places, lengths)
 
-    if take_steps_in_one_chunk(after, sizes, [chunk] * n, *others):
-        assert chunk.state() == allocator.state()
+    found = _in_one_chunk(after, sizes, state, *others)
+    if found is not None:
+        assert found == allocator.state()
         assert others == (places, lengths)
+
+
+def _in_one_chunk(todo, sizes, state, places, lengths):
+    moves = moves_of(todo, sizes, lengths)
+    return None if moves is None else move_in_one_chunk(moves, state, places)
 
 
 @given(st.lists(st.tuples(sizes, st.integers(0, 1 << 16)), min_size=1, max_size=150))
@@ -128,7 +134,7 @@ def test_one_chunk_suffices_where_no_block_is_empty_or_grows(todo):
         if kind != FREE:
             lengths[block] = sizes[i]
 
-    assert take_steps_in_one_chunk(made, sizes, [OneChunk(((0, 0, ENDLESS),))] * n, [0] * n, [0] * n)
+    assert _in_one_chunk(made, sizes, ((0, 0, ENDLESS),), [0] * n, [0] * n) is not None
 
 
 @pytest.mark.parametrize(
@@ -142,7 +148,7 @@ def test_what_one_chunk_cannot_say_is_left_to_other_buffers(step, size, at):
     allocator.alloc(3 * ALIGN)
     lengths = [0 if step[0] == SHRINK else size]
 
-    assert not take_steps_in_one_chunk([step], [size], [OneChunk(allocator.state())], [at], lengths)
+    assert _in_one_chunk([step], [size], allocator.state(), [at], lengths) is None
 
 
 @pytest.mark.parametrize("chunk", [(256, 0, 0, 256, ENDLESS - 256), (256, 0, 128, 128, ENDLESS - 128), (256, 0, 256)])

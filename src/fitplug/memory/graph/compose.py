@@ -151,7 +151,8 @@ class Composer:
         if found is None:
             walk = Walk(placed, asked, sources, foreign, self.backends, self._alike, lasting=lasting)
             found = self._stretches[placed, asked, lasting] = walk.stretch()
-            found.course = self._courses.setdefault(found.course.content, found.course)
+            known = self._courses
+            found.asks = [ask._replace(course=known.setdefault(ask.course.content, ask.course)) for ask in found.asks]
         return found
 
 

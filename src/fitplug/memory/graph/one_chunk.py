@@ -9,70 +9,15 @@ order. Where that does not hold, as when a result in place is larger than what i
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from typing import TypeAlias
 
 from fitplug.memory.graph.allocator import ENDLESS, State
 from fitplug.memory.graph.program import FREE, TAKE, Step
 
 LARGER = 2 * ENDLESS
 """Than all blocks."""
-
-
-class OneChunk:
-    """A buffer in one chunk."""
-
-    __slots__ = ("max_size", "sizes", "starts")
-
-    def __init__(self, state: State) -> None:
-        """As a `DynAllocator` in this state is; `is_one_chunk` holds."""
-        self.max_size = state[0][0]
-        self.starts, self.sizes = list(state[0][1::2]), list(state[0][2::2])
-        """Of the free blocks, in order."""
-
-    def state(self) -> State:
-        """That of a `DynAllocator`."""
-        found = [self.max_size] * (2 * len(self.starts) + 1)
-        found[1::2], found[2::2] = self.starts, self.sizes
-        return (tuple(found),)
-
-    def alloc(self, size: int) -> int:
-        """An address; -1 if there is no room."""
-        best, at = LARGER, -1
-        for i, n in enumerate(self.sizes):
-            if size <= n <= best:
-                best, at = n, i
-        start = self.starts[at]
-        end = start + size
-        if end > self.max_size:
-            if end >= ENDLESS:
-                return -1
-            self.max_size = end
-        if best > size:
-            self.starts[at], self.sizes[at] = end, best - size
-        else:
-            del self.starts[at], self.sizes[at]
-        return start
-
-    def free(self, start: int, size: int) -> bool:
-        """Give a block back; False if it is empty and would remain, or if a part of it is free already."""
-        starts, sizes = self.starts, self.sizes
-        i, end = bisect_left(starts, start), start + size
-        behind = starts[i - 1] + sizes[i - 1] if i else -1
-        if behind > start or end > starts[i]:
-            return False
-        if behind == start:
-            if starts[i] == end:
-                size += sizes[i]
-                del starts[i], sizes[i]
-            sizes[i - 1] += size
-        elif starts[i] == end:
-            starts[i] = start
-            sizes[i] += size
-        elif size:
-            starts.insert(i, start)
-            sizes.insert(i, size)
-        else:
-            return False
-        return True
+Move: TypeAlias = tuple[int, int, int]
+"""(block, bytes that it takes, 0) or (block, minus the bytes that it gives back, where in it those begin)."""
 
 
 def is_one_chunk(state: State) -> bool:
@@ -83,22 +28,72 @@ def is_one_chunk(state: State) -> bool:
     return 0 not in sizes and all(start + n < after for start, n, after in zip(starts, sizes, starts[1:], strict=False))
 
 
-def take_steps_in_one_chunk(
-    steps: Sequence[Step], sizes: Sequence[int], own: Sequence[OneChunk], addresses: list[int], lengths: list[int]
-) -> bool:
-    """`take_steps`; False, in the middle of it, where `OneChunk` cannot say what comes of it."""
+def moves_of(steps: Sequence[Step], sizes: Sequence[int], lengths: list[int]) -> list[Move] | None:
+    """What steps move if demands have these sizes; None where a block is empty, or larger than what it takes the place of.
+
+    `lengths` are those of the blocks before the steps, and then after them.
+    """
+    found: list[Move] = []
     for kind, block, n in steps:
         if kind == TAKE:
-            size = lengths[block] = sizes[n]
-            start = addresses[block] = own[block].alloc(size)
-            if start < 0:
-                return False
-        elif kind == FREE:
-            if not own[block].free(addresses[block], lengths[block]):
-                return False
+            moved, at = sizes[n], 0
+            lengths[block] = moved
         else:
-            size, rest = sizes[n], lengths[block] - sizes[n]
-            lengths[block] = size
-            if rest < 0 or (rest and not own[block].free(addresses[block] + size, rest)):
-                return False
-    return True
+            at = 0 if kind == FREE else sizes[n]
+            moved = at - lengths[block]
+            if kind != FREE:
+                lengths[block] = at
+                if moved == 0:
+                    continue
+        if moved == 0 or (moved > 0) != (kind == TAKE):
+            return None
+        found.append((block, moved, at))
+    return found
+
+
+def move_in_one_chunk(  # noqa: PLR0912 - a call for each move would cost as much as the move
+    moves: Sequence[Move], state: State, places: list[int]
+) -> State | None:
+    """How a buffer is then that `is_one_chunk`; None, in the middle of it, where there is no room or a part is free already.
+
+    `places` are the addresses of the blocks; those of the blocks that are taken are noted there.
+    """
+    max_size = state[0][0]
+    starts, sizes = list(state[0][1::2]), list(state[0][2::2])
+    for block, moved, at in moves:
+        if moved > 0:
+            best, hole = LARGER, -1
+            for i, n in enumerate(sizes):
+                if moved <= n <= best:
+                    best, hole = n, i
+            start = places[block] = starts[hole]
+            end = start + moved
+            if end > max_size:
+                if end >= ENDLESS:
+                    return None
+                max_size = end
+            if best > moved:
+                starts[hole], sizes[hole] = end, best - moved
+            else:
+                del starts[hole], sizes[hole]
+            continue
+        start = places[block] + at
+        end = start - moved
+        i = bisect_left(starts, start)
+        behind = starts[i - 1] + sizes[i - 1] if i else -1
+        if behind > start or end > starts[i]:
+            return None
+        if behind == start:
+            if starts[i] == end:
+                moved -= sizes[i]  # noqa: PLW2901 - what becomes free with it
+                del starts[i], sizes[i]
+            sizes[i - 1] -= moved
+        elif starts[i] == end:
+            starts[i] = start
+            sizes[i] -= moved
+        else:
+            starts.insert(i, start)
+            sizes.insert(i, -moved)
+    found = [max_size] * (2 * len(starts) + 1)
+    found[1::2], found[2::2] = starts, sizes
+    return (tuple(found),)

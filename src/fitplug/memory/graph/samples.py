@@ -154,7 +154,7 @@ class Sample:
 
     def scratch(self, backend: Backend) -> int:
         """What kernels need besides on a device that computes layers of every shape."""
-        character = _character(backend)
+        character = backend.character
         found = self.scratches.get(character)
         if found is None:
             found = self.scratches[character] = backend.scratch(self.tensors)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fitplug.memory.graph.backends import Backend, Uses
 from fitplug.memory.graph.pieces import Placed, without_sources
-from fitplug.memory.graph.program import GraphAllocator, Program
+from fitplug.memory.graph.program import FREE, GraphAllocator, Program, Step
 from fitplug.memory.graph.scheduler import MAX_SRC
 from fitplug.memory.graph.segments import UnprovenError
 from fitplug.memory.graph.tensor import Tensor
@@ -76,31 +76,26 @@ class Stranger(NamedTuple):
 
 
 class Course:
-    """What stretches do that differ in nothing but which of several equal backends they ask."""
+    """What is asked of a buffer, whichever of several equal backends' it is."""
 
     def __init__(
-        self, made: Program, demands: Sequence[Demand], n_outer: int, exports: Sequence[int],
-        backends: Sequence[int], alike: Sequence[int],
-    ) -> None:  # fmt: skip
-        """Of a stretch with so many outer blocks; `alike` is of each backend the first one that is equal to it."""
-        self.steps = made.steps
-        places = {b: i for i, b in enumerate(backends)}
-        self.blocks = [places.get(b, -1) for b in made.blocks]
-        """Which of the stretch's backends each is of; -1: of one that it does not ask."""
-        self.demands = [demand._replace(backend=alike[demand.backend]) for demand in demands]
-        self.touched = sorted({block for _, block, _ in self.steps if block < n_outer})
-        """The outer blocks that it frees, or parts of them."""
-        self.exports = exports
-        """Blocks of what it hands on."""
-        self.backends = [alike[b] for b in backends]
-
-    @property
-    def content(self) -> Hashable:
+        self, backend: int, steps: Sequence[Step], demands: Sequence[Demand], n_blocks: int, exports: Sequence[int]
+    ) -> None:
+        """`backend` is the first one that is equal to the one that is asked; `exports` are blocks that are handed on."""
+        self.backend, self.steps, self.demands, self.n_blocks, self.exports = backend, steps, demands, n_blocks, exports
+        self.content: Hashable = (backend, tuple(steps), tuple(demands), n_blocks, tuple(exports))
         """Equal for equal ones."""
-        lists: Sequence[Sequence[Hashable]] = (
-            self.steps, self.blocks, self.demands, self.touched, self.exports, self.backends,
-        )  # fmt: skip
-        return tuple(map(tuple, lists))
+
+
+class Ask(NamedTuple):
+    """A stretch's course on one backend."""
+
+    backend: int
+    course: Course
+    outer: Sequence[int]
+    """Which of the stretch's outer blocks the first ones of the course are: those that it frees, or parts of them."""
+    exports: Sequence[int]
+    """Which of the stretch's exports those of the course are."""
 
 
 class Stretch:
@@ -114,9 +109,21 @@ class Stretch:
         """Whether the tensors of the outer blocks are there behind it."""
         self.exports = exports
         """Of its nodes that others look at, and then of its copies: whether it is there, its block, and that one's backend."""
-        self.backends = list(dict.fromkeys([made.blocks[block] for _, block, _ in made.steps]))
-        """Those whose buffers it asks."""
-        self.course = Course(made, demands, len(remains), [block for _, block, _ in exports], self.backends, alike)
+        backends = dict.fromkeys([made.blocks[block] for _, block, _ in made.steps])
+        self.asks = [self._ask(b, made, demands, alike) for b in backends]
+        """Of each backend whose buffer it asks."""
+
+    def _ask(self, backend: int, made: Program, demands: Sequence[Demand], alike: Sequence[int]) -> Ask:
+        steps = [step for step in made.steps if made.blocks[step[1]] == backend]
+        blocks = sorted({block for _, block, _ in steps})
+        numbers = {block: i for i, block in enumerate(blocks)}
+        wanted: dict[int, int] = {}
+        steps = [(kind, numbers[block], wanted.setdefault(n, len(wanted)) if kind != FREE else 0) for kind, block, n in steps]
+        needed = [demands[n]._replace(backend=alike[demands[n].backend]) for n in wanted]
+        n_outer = len(self.remains)
+        shown = [i for i, (there, block, _) in enumerate(self.exports) if there and block >= n_outer and block in numbers]
+        course = Course(alike[backend], steps, needed, len(blocks), [numbers[self.exports[i][1]] for i in shown])
+        return Ask(backend, course, [block for block in blocks if block < n_outer], shown)
 
 
 class KnownUses(Uses):
