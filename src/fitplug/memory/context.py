@@ -118,8 +118,6 @@ def flash_attn_wanted(model: Model, settings: Settings) -> FlashAttn:
     wanted = settings.flash_attn
     if model.flash_attn_forced == "off" and wanted != "off":
         wanted = "off"
-    if model.row.flash_attn_aborts and wanted != "off":
-        raise RefusedError(f"llama.cpp aborts with flash attention for {model.architecture}: give -fa off")
     if settings.split_mode == "tensor":
         if wanted == "off":
             raise RefusedError("-sm tensor needs flash attention: leave -fa at auto or on")

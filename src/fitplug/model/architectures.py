@@ -87,8 +87,6 @@ class Row(NamedTuple):
     """Never causal, whatever attention.causal says."""
     flash_attn_off: bool = False
     """llama_init_from_model (src/llama-context.cpp) forces flash attention off."""
-    flash_attn_aborts: bool = False
-    """Its graph fails an assertion with flash attention, also where "auto" tries it."""
     loops: bool = False
     """Runs its blocks num_loops times, each time with a cache of its own."""
     router: bool = False
@@ -295,7 +293,7 @@ ROWS = (
     Row("chameleon", needs=(RMS,), rope="norm"),
     Row("wavtokenizer-dec", needs=(LN, "attention.group_norm_epsilon", "attention.group_norm_groups"), memory="none",
         output="required", rope="none", features=True),
-    Row("plm", needs=(RMS, "attention.kv_lora_rank"), output="tied", rope="norm", flash_attn_aborts=True),
+    Row("plm", needs=(RMS, "attention.kv_lora_rank"), output="tied", rope="norm"),
     Row("bailingmoe", needs=(RMS, SHARED), ff_exp="required", output="required", rope="norm", experts=True),
     Row("bailingmoe2", needs=(RMS, SHARED, GATING), ff_exp="required", output="required", rope="neox", nextn="always",
         experts=True),

@@ -363,6 +363,8 @@ def set_rows(a: Tensor, b: Tensor, ids: Tensor) -> Tensor:
     an, bn = a.ne, b.ne
     if an[0] != bn[0] or an[2] != bn[2] or an[3] != bn[3]:
         abort("a->ne[0] == b->ne[0]", a, b)
+    if bn[1] != ids.ne[0]:
+        abort("b->ne[1] == c->ne[0]", b, ids)
     return _onto("SET_ROWS", a, [b, ids, a])
 
 
