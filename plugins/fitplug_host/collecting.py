@@ -6,14 +6,18 @@ from typing import Any
 
 from fitplug.sysfs import read_tree
 
+CPUINFO = "/proc/cpuinfo"
 _FILES = (
     "/proc/meminfo",
     "/proc/self/cgroup",
     "/proc/sys/kernel/osrelease",
     "/proc/device-tree/model",
+    CPUINFO,
     "/sys/devices/system/node/online",
     "/sys/devices/system/node/has_cpu",
 )
+_FEATURES = ("flags", "Features")
+"""The lines of /proc/cpuinfo that say what the processor can do, of x86 and of Arm; only the first is kept."""
 _V2 = ("memory.max", "memory.high", "memory.current", "memory.stat", "cpu.max")
 _V1 = {
     "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat"),
@@ -26,12 +30,17 @@ def collect(root: str = "/") -> dict[str, Any]:
     """Files of Linux, or psutil's figures elsewhere."""
     if sys.platform == "linux" or root != "/":
         files = read_tree(_FILES, root)
+        if CPUINFO in files:
+            files[CPUINFO] = next((line for line in files[CPUINFO].splitlines() if line.startswith(_FEATURES)), "")
         wanted = cgroup_files(files.get("/proc/self/cgroup", ""))
         return {"platform": "linux", "files": files | read_tree(wanted, root), "n_cpu": _n_cpu()}
     import psutil
 
     memory = psutil.virtual_memory()
-    return {"platform": sys.platform, "total": memory.total, "available": memory.available, "n_cpu": _n_cpu()}
+    return {
+        "platform": sys.platform, "total": memory.total, "available": memory.available, "n_cpu": _n_cpu(),
+        "machine": os.environ.get("PROCESSOR_ARCHITECTURE", "") if sys.platform == "win32" else os.uname().machine,
+    }  # fmt: skip
 
 
 def cgroup_files(own: str) -> list[str]:

@@ -7,6 +7,12 @@ from fitplug.errors import UnreadableError
 from fitplug.machine.records import Host
 from fitplug.units import format_bytes
 
+_X86 = (
+    ("x86-amx", frozenset(("amx_int8", "avx512_vnni"))), ("x86-avx512", frozenset(("avx512f",))), ("x86", frozenset(("avx2",))),
+)  # fmt: skip
+_ARM = (("arm", frozenset(("asimddp",))),)
+"""Names that fitplug has for kinds of processors, and the flags of Linux that each needs."""
+
 
 class _Limit(NamedTuple):
     group: str
@@ -19,6 +25,8 @@ def parse(raw: Mapping[str, Any]) -> Host:
     if "files" not in raw:
         available, windows = min(raw["available"], raw["total"]), raw.get("platform") == "win32"
         system = {"system": "windows"} if windows else {}
+        if str(raw.get("machine", "")).lower() == "arm64":  # Apple's, and those of Windows, have dot products
+            system["cpu"] = "arm"
         return Host(total_bytes=raw["total"], available_bytes=available, n_threads=raw["n_cpu"], extra=system)
     files: Mapping[str, str] = raw["files"]
     total, available = _meminfo(files.get("/proc/meminfo", ""))
@@ -30,6 +38,8 @@ def parse(raw: Mapping[str, Any]) -> Host:
         total, available = min(limit.limit for limit in limits), min(available, tightest.available)
     if _is_wsl(files):
         extra["system"] = "wsl"
+    if cpu := _cpu(files.get("/proc/cpuinfo", "")):
+        extra["cpu"] = cpu
     if model := files.get("/proc/device-tree/model"):
         extra["model"] = model
     listed = [files.get(f"/sys/devices/system/node/{name}") for name in ("has_cpu", "online")]  # a card can be a node
@@ -51,6 +61,16 @@ def notes(raw: Mapping[str, Any]) -> list[str]:
     if nodes := host.extra.get("numa_nodes"):
         lines.append(f"{nodes} NUMA nodes: layers on the CPU are read faster with llama.cpp's --numa distribute")
     return lines
+
+
+def _cpu(line: str) -> str | None:
+    """What ggml's code for this processor repacks weights for: the first of what its flags show; None: they say nothing."""
+    name, _, words = line.partition(":")
+    rows = {"flags": _X86, "Features": _ARM}.get(name.strip())
+    if rows is None:
+        return None
+    has = frozenset(words.split())
+    return next((cpu for cpu, needs in rows if needs <= has), "none")
 
 
 def _is_wsl(files: Mapping[str, str]) -> bool:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fitplug.errors import FitplugError
 from fitplug.machine.records import Host
+from fitplug.memory.cpu_buffers import CPUS
 from fitplug_host import collect, measure_bandwidth, notes, parse
 from fitplug_host.collecting import cgroup_files
 
@@ -141,3 +142,38 @@ def test_this_machine_agrees_with_psutil():
 
 def test_reading_memory_takes_time():
     assert 100e6 < measure_bandwidth(0.05) < 100e12
+
+
+@pytest.mark.parametrize(
+    ("line", "cpu"),
+    [
+        ("flags\t\t: fpu avx avx2 fma", "x86"),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni", "x86-avx512"),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni amx_tile amx_int8", "x86-amx"),
+        ("flags\t\t: fpu sse2", "none"),
+        ("Features\t: fp asimd asimddp i8mm sve", "arm"),
+        ("Features\t: fp asimd", "none"),
+        ("", None),
+        ("isa : rv64gcv", None),
+    ],
+)
+def test_the_processors_flags_say_what_ggml_repacks_for_it(line, cpu):
+    """Names of memory.cpu_buffers."""
+    assert parse(raw(**{"/proc/cpuinfo": line})).extra.get("cpu") == cpu
+    assert cpu is None or cpu in CPUS
+
+
+def test_of_the_processors_only_the_flags_are_kept(tmp_path):
+    """No serial numbers, and one processor of many."""
+    text = "processor : 0\nflags : fpu avx2\nSerial : 12\n\nprocessor : 1\nflags : fpu avx2\n"
+    found = tree(tmp_path, {"proc/meminfo": MEMINFO, "proc/cpuinfo": text})
+
+    assert found["files"]["/proc/cpuinfo"] == "flags : fpu avx2"
+    assert parse(found).extra["cpu"] == "x86"
+
+
+@pytest.mark.parametrize(("machine", "cpu"), [("arm64", "arm"), ("ARM64", "arm"), ("x86_64", None), ("AMD64", None)])
+def test_elsewhere_the_architecture_says_it(machine, cpu):
+    found = parse({"platform": "darwin", "total": GIB, "available": GIB, "n_cpu": 8, "machine": machine})
+
+    assert found.extra.get("cpu") == cpu

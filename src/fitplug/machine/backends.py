@@ -102,6 +102,8 @@ class Backend(NamedTuple):
     compute_proven: bool = False
     """Its compute buffers have been held to llama.cpp's own answers, to the byte. The others' graphs are laid out by the same
     allocator, but what they reorder, fuse or cannot compute is not simulated, or their driver's limits are only supposed."""
+    cpu: str | None = None
+    """The processor that such devices come with: a row of `memory.cpu_buffers`."""
     source: str = ""
 
 
@@ -145,7 +147,7 @@ BACKENDS = {
             flash_attn="cuda",
             source="ggml/src/ggml-cuda/ggml-cuda.cu",
         ),
-        Backend("metal", "MTL", 32, graph="metal", weights=_METAL, source="ggml/src/ggml-metal/ggml-metal.cpp"),
+        Backend("metal", "MTL", 32, graph="metal", weights=_METAL, cpu="arm", source="ggml/src/ggml-metal/ggml-metal.cpp"),
         Backend(
             "vulkan",
             "Vulkan",

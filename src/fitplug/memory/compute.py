@@ -14,6 +14,7 @@ from fitplug.formats.header import Header
 from fitplug.machine.records import Machine
 from fitplug.memory.compute_closed import MARGIN_OF_ANOTHER, rounded_up
 from fitplug.memory.context import SINGLE_SEQUENCE
+from fitplug.memory.cpu_buffers import PACKED, cpu_of
 from fitplug.memory.graph import UnknownGraphError, fused
 from fitplug.memory.graph.architectures import builder
 from fitplug.memory.graph.backends import Backend
@@ -183,7 +184,9 @@ class ComputeEstimator:
         found = self._backends.get(key)
         if found is None:
             devices = device_backends(placement.devices, placement.names)
-            found = self._backends[key] = (*devices, cpu_backend(placement.backends, measuring=self.runner.measuring))
+            amx = cpu_of(self.machine).amx
+            cpu = cpu_backend(placement.backends, measuring=self.runner.measuring, amx=amx)
+            found = self._backends[key] = (*devices, cpu)
         return found
 
     def reserve(self, params: GraphParams, how: Schedules, *, at_least: Sequence[int] = ()) -> Sequence[int]:
@@ -280,7 +283,7 @@ class ParamsFor:
         readers: tuple[int, ...] = (cpu,)
         if kind == placement.host_buffer:
             readers = (*(b for b, backend in enumerate(self.backends[:-1]) if backend.uses_host_memory), cpu)
-        return Buffer(kind, readers, is_host=kind not in NOT_HOST, is_weights=True)
+        return Buffer(kind, readers, is_host=kind not in PACKED, is_weights=True)
 
 
 @contextmanager
@@ -294,8 +297,5 @@ def uncollected() -> Iterator[None]:
         if enabled:
             gc.enable()
 
-
-NOT_HOST = frozenset(("CPU_REPACK", "AMX", "CPU_AARCH64", "CPU_KLEIDIAI"))
-"""CPU buffer types whose contents only the CPU understands (their is_host is not set)."""
 
 __all__: Sequence[str] = ("ComputeEstimator", "UnknownGraphError")

@@ -19,6 +19,7 @@ from fitplug.memory.cache import NOTHING_HELD, CacheTensor, cache_bytes, cache_t
 from fitplug.memory.companions import NOTHING_BESIDE, Beside, Companions
 from fitplug.memory.compute_closed import closed_parts
 from fitplug.memory.context import flash_attn_wanted, resolve
+from fitplug.memory.cpu_buffers import AMX, CPUS, cpu_of
 from fitplug.memory.flash_attention import auto_stays_on
 from fitplug.memory.graph import UnknownGraph
 from fitplug.memory.outputs import output_bytes
@@ -185,7 +186,10 @@ class Estimator:
 
     def _weight_parts(self, placement: Placement, settings: Settings) -> list[Part]:
         held = self.weights(placement, settings)
-        return [self._part(Kind.MODEL, buffer, n, self._basis, "weights") for buffer, n in held.items()]
+        return [
+            self._part(Kind.MODEL, buffer, n, Basis.MODELLED if buffer == AMX else self._basis, "weights")
+            for buffer, n in held.items()
+        ]
 
     def _cache_parts(self, tensors: list[CacheTensor], placement: Placement) -> list[Part]:
         parts = []
@@ -223,15 +227,10 @@ class Estimator:
         if table is None:
             backends = [backend(device) for device in self.machine.devices]
             host_buffer = HOST if settings.no_host else placement.host_buffer
-            cpu = self._cpu() if settings.repack else "none"
+            cpu = cpu_of(self.machine) if settings.repack else CPUS["none"]
             table = WeightTable(self.model, backends, host_buffer, cpu, load_mtp=load_mtp, lazy_mode=settings.lazy_mode)
             self._tables[key] = table
         return Placed(table, placement, rules(settings, self._names))
-
-    def _cpu(self) -> str:
-        """Which repacked types the host's CPU takes; x86 with AVX2 where the machine does not say."""
-        cpu = self.machine.host.extra.get("cpu")
-        return cpu if isinstance(cpu, str) else "x86"
 
     def _notes(self, settings: Settings, parts: Sequence[Part]) -> Sequence[str]:
         notes = list(self.model.assumptions)
@@ -239,6 +238,10 @@ class Estimator:
         if unknown and self.model.known:
             notes.append(f"llama.cpp does not know {len(unknown)} of the tensors ({unknown[0]} is one): it may refuse the file")
         notes += [TOO_MUCH_SCRATCH.format(part.device, format_bytes(part.n_bytes)) for part in parts if self._stops_at(part)]
+        if any(part.buffer == AMX for part in parts):
+            notes.append(
+                "the CPU's weights are counted as builds with AMX lay them out; in others they take what the file says"
+            )
         notes += self._beside.notes(settings, parts)
         return tuple(notes)
 

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from fitplug.errors import RefusedError
 from fitplug.formats.header import Header, Tensor
 from fitplug.machine.backends import CPU_ALIGNMENT
+from fitplug.memory.cpu_buffers import PACKED
 from fitplug.memory.records import HOST
-from fitplug.memory.weights import REPACKED, Placed, device_size, traits
+from fitplug.memory.weights import Placed, device_size, traits
 from fitplug.model.records import Model
 from fitplug.units import pad
 
@@ -21,8 +22,6 @@ LOOKED_UP = "token_embd.weight"
 """The end of the names of tables, whose halves are turned round."""
 NOT_HELD = "_norm.weight"
 """Norms that an adapter carries are passed over."""
-HELD_PLAIN = frozenset((REPACKED, "AMX"))
-"""Buffer types in which an adapter is not loaded: it lies in plain memory instead."""
 
 
 class Pair(NamedTuple):
@@ -80,7 +79,7 @@ def _beside(adapter: Header, placed: Placed) -> Iterator[tuple[Pair, str]]:
     where = placed.tensors()
     for pair in pairs(adapter, placed.model):
         buffer = where.get(pair.name, HOST)
-        yield pair, HOST if buffer in HELD_PLAIN else buffer
+        yield pair, HOST if buffer in PACKED else buffer
 
 
 def adapter_bytes(adapter: Header, placed: Placed) -> dict[str, int]:

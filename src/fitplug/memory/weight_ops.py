@@ -153,21 +153,3 @@ def _scan_supported(shape: tuple[int, ...], model: Model, rules: WeightRules) ->
         return rules.scan_first == "yes"
     n_group = model.hparam("ssm_n_group") if "ssm.group_count" in model.row.needs else 0
     return shape[0] == 16 and head_dim == 1 and n_head % 128 == 0 and n_group <= 1
-
-
-_REPACKED = {
-    "x86": {"q4_0": 8, "q4_K": 8, "iq4_nl": 8, "mxfp4": 8},
-    "x86-avx512": {"q4_0": 8, "q4_K": 8, "q2_K": 8, "iq4_nl": 8, "mxfp4": 8},
-    "arm": {"q4_0": 4, "q4_K": 8, "q5_K": 8, "q6_K": 8, "q8_0": 4, "q1_0": 4, "iq4_nl": 4, "mxfp4": 4},
-    "none": {},
-}
-"""CPU → type → the multiple that ne1 must be (ggml_repack_get_optimal_repack_type, ggml/src/ggml-cpu/repack.cpp)."""
-
-
-def cpu_repacks(op: str, tensor: Tensor, cpu: str = "x86") -> bool:
-    """Whether the CPU_REPACK buffer type takes this weight: matrices to multiply with, 3-D for experts."""
-    multiple = _REPACKED.get(cpu, {}).get(tensor.type)
-    if multiple is None:
-        return False
-    n_dims = max((i for i, n in enumerate(tensor.shape, 1) if n != 1), default=1)
-    return (op, n_dims) in (("MUL_MAT", 2), ("MUL_MAT_ID", 3)) and tensor.shape[1] % multiple == 0

@@ -11,16 +11,16 @@ from typing import NamedTuple
 from fitplug.errors import RefusedError
 from fitplug.formats.header import Tensor
 from fitplug.machine.backends import CPU_ALIGNMENT, Backend, WeightRules
+from fitplug.memory.cpu_buffers import Cpu, cpu_buffer, cpu_bytes
 from fitplug.memory.overrides import Rule, targets
 from fitplug.memory.placement import Placement
 from fitplug.memory.records import HOST
 from fitplug.memory.sizes import row_padding_bytes
-from fitplug.memory.weight_ops import INPUT, OUTPUT, Use, cpu_repacks, gpu_supports, use
+from fitplug.memory.weight_ops import INPUT, OUTPUT, Use, gpu_supports, use
 from fitplug.model.records import Model
 from fitplug.settings import LazyMode
 from fitplug.units import GIB, pad
 
-REPACKED = "CPU_REPACK"
 TOKEN_EMBD, OUTPUT_WEIGHT = "token_embd.weight", "output.weight"
 READ_LAZILY = dict.fromkeys(("src/models/gemma4.cpp", "src/models/qwen4exp.cpp"), "per_layer_token_embd.weight")
 """The table that a loader asks for with TENSOR_READ_LAZY."""
@@ -73,13 +73,13 @@ class WeightTable:
         model: its tensors.
         backends: of all devices that placements may use, in llama.cpp's order.
         host_buffer: of the first of them that has one; "CPU" if there is none.
-        cpu: row of `weight_ops._REPACKED`.
+        cpu: the processor.
         load_mtp: whether MTP blocks are loaded, to draft with (llama_model_params::load_mtp).
         lazy_mode: of which tables rows are read when they are asked for.
     """
 
     def __init__(
-        self, model: Model, backends: Sequence[Backend], host_buffer: str, cpu: str, *, load_mtp: bool = False,
+        self, model: Model, backends: Sequence[Backend], host_buffer: str, cpu: Cpu, *, load_mtp: bool = False,
         lazy_mode: LazyMode = "auto",
     ) -> None:  # fmt: skip
         self.model, self.load_mtp = model, load_mtp
@@ -127,7 +127,7 @@ class WeightTable:
 
     def host_size(self, tensor: Tensor, buffer: str) -> int:
         """Bytes in a host buffer."""
-        return pad(tensor.n_bytes, self.host_alignment if buffer == self.host_buffer else CPU_ALIGNMENT)
+        return pad(cpu_bytes(tensor, buffer), self.host_alignment if buffer == self.host_buffer else CPU_ALIGNMENT)
 
     def host_buffer_of(self, tensor: Tensor, op: str) -> str:
         """make_cpu_buft_list: pinned memory of the first GPU if that GPU can do the operation, repacked, plain."""
@@ -136,7 +136,7 @@ class WeightTable:
             return HOST
         if self.host_buffer != HOST and rules is not None and gpu_supports(op, tensor, self.model, rules):
             return self.host_buffer
-        return REPACKED if cpu_repacks(op, tensor, self.cpu) else HOST
+        return cpu_buffer(op, tensor, self.cpu)
 
     @cached_property
     def by_layer(self) -> Mapping[int, list[Weight]]:

@@ -8,8 +8,10 @@ from fitplug.machine.backends import BACKENDS, GraphRules
 from fitplug.machine.backends import Backend as Traits
 from fitplug.machine.backends import backend as traits_of
 from fitplug.machine.records import Device
+from fitplug.memory.cpu_buffers import AMX
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.cuda import AmdCores, CudaBackend
+from fitplug.memory.graph.tensor import Tensor, is_contiguous
 
 UNKNOWN_CAPABILITY = 80
 CORES_EACH = {60: 64, 70: 64, 71: 64, 72: 64, 75: 64, 80: 64}
@@ -23,6 +25,18 @@ class CpuBackend(Backend):
     """The CPU: everything, in plain or pinned memory."""
 
     uses_host_memory = True
+
+
+class AmxBackend(CpuBackend):
+    """The CPU where weights lie as its matrix extensions want them: of those no product with what has gaps (amx/amx.cpp)."""
+
+    def supports_op(self, t: Tensor) -> bool:
+        """ggml_backend_cpu_device_supports_op: what lies in an extra buffer type is that one's to answer for."""
+        if t.op != "MUL_MAT":
+            return True
+        weight, other = t.src[0], t.src[1]
+        packed = weight is not None and weight.buffer is not None and weight.buffer.name == AMX
+        return not packed or other is None or is_contiguous(other)
 
 
 class DeviceBackend(Backend):
@@ -130,12 +144,12 @@ def _capability(device: Device) -> int:
     return int(major) * 10 + int(minor[:1])
 
 
-def cpu_backend(devices: Sequence[Traits], *, measuring: bool = False) -> Backend:
+def cpu_backend(devices: Sequence[Traits], *, measuring: bool = False, amx: bool = False) -> Backend:
     """The CPU; its compute buffer lies in the first device's pinned memory, if that has any.
 
     `measuring` asks what buffers would take without making them.
     """
-    found = CpuBackend()
+    found = AmxBackend() if amx else CpuBackend()
     if devices and devices[0].host_buffer:
         first = devices[0]
         found.alignment = first.host_alignment
