@@ -78,6 +78,10 @@ VARYING = frozenset((
 """Fields of `GraphParams` that graphs of one structure may differ in, or that are the same all the time."""
 
 
+LENGTHS = ("n_ctx", "n_ctx_seq", "n_ubatch")
+"""Fields that only caches' lengths follow from."""
+
+
 @record
 class GraphParams:
     """One micro-batch of one model on one set of backends."""
@@ -147,7 +151,7 @@ class GraphParams:
 
     @property
     def shaping(self) -> Hashable:
-        """All that decides which tensors the graph has, and their shapes, but for the context's length; None: not easily said.
+        """All that decides which tensors the graph has, and their shapes, but for `lengths`; None: not easily said.
 
         Backends and what lies on them decide neither.
         """
@@ -156,6 +160,11 @@ class GraphParams:
         tied = self.weights.get("token_embd.weight") == self.output
         others = [getattr(self, name) for name in _SHAPING]
         return (*others, tuple(sorted(self.fused.items())), tied, len(self.weights))
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """What is left open in a sketch (sketches.py)."""
+        return [getattr(self, name) for name in LENGTHS]
 
     @property
     def pins_layers(self) -> bool:
@@ -189,5 +198,5 @@ def copy_name(name: str, backend: int) -> str:
     return f"{name}@{backend}"
 
 
-_SHAPING = [field.name for field in fields(GraphParams) if field.name not in VARYING | {"output", "pin", "backends"}]
+_SHAPING = [field.name for field in fields(GraphParams) if field.name not in VARYING | {"output", "pin", "backends", *LENGTHS}]
 _FIXED = [field.name for field in fields(GraphParams) if field.name not in VARYING]

@@ -1,18 +1,20 @@
-"""Samples of which the context's length is left open: drawn once, they show every context between which nothing is decided.
+"""Samples of which the caches' lengths are left open: drawn once, they show every context between which nothing is decided.
 
-A sketch is drawn with unknowns (unknowns.py) for the context's lengths. All that backends answer of its operations, and all
+A sketch is drawn with unknowns (unknowns.py) for `GraphParams.lengths`. All that backends answer of its operations, and all
 that they fuse, is asked while they are unknown, so the trace holds whatever any of that depends on: for a context for which it
 makes the same decisions, the sketch's tensors with today's shapes are what a drawing would have, and all answers are the same.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 from fitplug.memory.graph.backends import Backend
 from fitplug.memory.graph.context import GraphContext
 from fitplug.memory.graph.layers import SAMPLE
-from fitplug.memory.graph.params import GraphParams
+from fitplug.memory.graph.params import LENGTHS, GraphParams
 from fitplug.memory.graph.samples import Sample
 from fitplug.memory.graph.tensor import Tensor
 from fitplug.memory.graph.unknowns import Trace, Unknown
@@ -25,25 +27,24 @@ Draw = Callable[[GraphParams], GraphContext]
 
 
 class Sketch:
-    """One drawing, for the context's length of `params` and others."""
+    """One drawing, for the lengths of `params` and others."""
 
     def __init__(self, params: GraphParams, draw: Draw) -> None:
         self.params = params
-        self._trace = Trace(params.n_ctx, params.n_ctx_seq)
-        n_ctx, n_ctx_seq = cast("list[int]", self._trace.unknowns)
-        self.graph = draw(replace(params, cut=SAMPLE, n_ctx=n_ctx, n_ctx_seq=n_ctx_seq)).gf
+        self._trace = Trace(*params.lengths)
+        self.graph = draw(replace(params, cut=SAMPLE, **_named(self._trace.unknowns))).gf
         self._asked: dict[Sequence[Backend], Sample] = {}
 
     def lies_as(self, params: GraphParams) -> bool:
         """Whether everything lies in the drawing where these settings say."""
-        return replace(self.params, n_ctx=params.n_ctx, n_ctx_seq=params.n_ctx_seq) == params
+        return replace(self.params, **_named(params.lengths)) == params
 
     def sample(self, params: GraphParams) -> Sample | None:
-        """One for these settings, which differ in the context alone and in what lies where; None where it must be drawn."""
+        """One for these settings, which differ in lengths alone and in what lies where; None where it must be drawn."""
         asked = self._asked.get(params.backends)
         if asked is None:
             asked = self._asked[params.backends] = self._ask(params)
-        numbers = self._trace.at(params.n_ctx, params.n_ctx_seq)
+        numbers = self._trace.at(*params.lengths)
         if numbers is None:
             return None
         needed = {character: _now(n, numbers) for character, n in asked.needed.items()}
@@ -55,9 +56,17 @@ class Sketch:
         for t in found.tensors:
             if isinstance(t.param, tuple):
                 t.param = tuple([int(n) if isinstance(n, Unknown) else n for n in t.param])
-        found.sketched = frozenset(_touched(found.tensors))
+        found.sketched = self._touched
         found.ask()
         return found
+
+    @cached_property
+    def _touched(self) -> AbstractSet[int]:
+        """Numbers of tensors with an unknown in them, of their views, and of what has either for a source."""
+        tensors = Sample(self.params, self.graph).tensors
+        unknown = {id(t) for t in tensors if Unknown in map(type, (*t.ne, *t.nb, t.view_offs if t.view_src is not None else 0))}
+        unknown |= {id(t) for t in tensors if t.view_src is not None and id(t.view_src) in unknown}
+        return frozenset(i for i, t in enumerate(tensors) if id(t) in unknown or not unknown.isdisjoint(map(id, t.src)))
 
     @staticmethod
     def _resized(asked: Sample, numbers: Sequence[int]) -> list[Tensor]:
@@ -73,15 +82,8 @@ class Sketch:
         return tensors
 
 
-def _touched(tensors: Sequence[Tensor]) -> list[int]:
-    """Numbers of those with an unknown in them, of their views, and of what has either for a source."""
-    unknown = {id(t) for t in tensors if any(isinstance(n, Unknown) for n in _numbers(t))}
-    unknown |= {id(t) for t in tensors if t.view_src is not None and id(t.view_src) in unknown}
-    return [i for i, t in enumerate(tensors) if id(t) in unknown or not unknown.isdisjoint(map(id, t.src))]
-
-
-def _numbers(t: Tensor) -> Sequence[int]:
-    return (*t.ne, *t.nb, t.n_bytes, t.view_offs if t.view_src is not None else 0)
+def _named(lengths: Sequence[object]) -> dict[str, Any]:
+    return dict(zip(LENGTHS, lengths, strict=True))
 
 
 def _with_numbers(t: Tensor, numbers: Sequence[int]) -> Tensor:
@@ -105,7 +107,7 @@ class Samples:
     def __init__(self, draw: Draw) -> None:
         self._draw = draw
         self._sketches: dict[Hashable, list[Sketch]] = {}
-        """By all that decides shapes but for the context's length."""
+        """By all that decides shapes but for lengths."""
         self._kept: dict[Hashable, Sample] = {}
 
     def __call__(self, params: GraphParams, *, placed: bool = False) -> Sample:
@@ -113,7 +115,7 @@ class Samples:
         shaping = params.shaping
         if shaping is None or placed:
             return self._known(shaping, params, placed=placed) or self._drawn(params)
-        key = shaping, params.backends, params.n_ctx, params.n_ctx_seq
+        key = shaping, params.backends, *params.lengths
         found = self._kept.get(key)
         if found is None:
             found = self._new(shaping, params)
