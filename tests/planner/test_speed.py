@@ -43,7 +43,7 @@ def rtx(bandwidth=900e9):
 
 def by_table(row):
     """What the planner's own table says of a measured row, and the kind's spread."""
-    kind, backend = KINDS[row.kind], BACKENDS[row.backend]
+    kind, backend = KINDS[row.kind], BACKENDS.get(row.kind) or BACKENDS[row.backend]
     work = [each._replace(kind=kind, backend=backend) for each in row.work]
     if row.test == "tg":
         return 1 / generation_seconds(work, HOP), kind.spread

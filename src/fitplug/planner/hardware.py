@@ -21,8 +21,8 @@ class Hardware(NamedTuple):
     """Bytes per second."""
     throughput: float | None
     """Operations per second on 16-bit matrices."""
-    backend: str = ""
-    """What computes there: behind an RPC server the server's own."""
+    family: str = ""
+    """The row of what kernels cost there: the kind's own, or the backend's; behind an RPC server the server's."""
     read_rate: int | None = None
     """Bytes per second of weights, where that was measured: it stands for a share of the nominal figure."""
 
@@ -49,11 +49,12 @@ def hardware_of(device: Device) -> Hardware:
     """Kind, bandwidth and throughput of a device."""
     kind, backend = kind_of(device), backend_of(device)
     card = card_of(device)
-    known = kind in KINDS and backend in BACKENDS
+    family = kind if kind in BACKENDS else backend
+    known = kind in KINDS and family in BACKENDS
     told = device.extra.get("read_rate")
     rate = told if type(told) is int and told > 0 else None
     bandwidth = rate or device.memory_bandwidth or (card.bandwidth if card else None)
-    return Hardware(kind if known else None, bandwidth, card.tflops * 1e12 if card and card.tflops else None, backend, rate)
+    return Hardware(kind if known else None, bandwidth, card.tflops * 1e12 if card and card.tflops else None, family, rate)
 
 
 def card_of(device: Device) -> "CatalogueCard | None":

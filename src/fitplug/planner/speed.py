@@ -129,23 +129,23 @@ class Speedometer:
         for name in (*placement.names, HOST):
             if not weights.get(name) and not caches.get(name):
                 continue
-            kind, backend, bandwidth, throughput = self._hardware(name)
+            kind, family, bandwidth, throughput = self._hardware(name)
             if kind is None or bandwidth is None:
                 return None
             found[name] = Work(
-                kind, BACKENDS[backend], bandwidth, throughput, weights[name], caches[name], layers[name],
+                kind, BACKENDS[family], bandwidth, throughput, weights[name], caches[name], layers[name],
                 experts[name], parameters[name], self._attention(placement, name, depth),
             )  # fmt: skip
         return found
 
     def _hardware(self, name: str) -> tuple[Kind | None, str, int | None, float | None]:
-        """Kind, backend, bandwidth and throughput of a device."""
+        """Kind, row of kernels, bandwidth and throughput of a device."""
         if name == HOST:
             return KINDS["cpu"], "cpu", self._host[0], None
         found = self._devices.get(name)
         if found is None:
             found = self._devices[name] = hardware_of(self.machine.devices[self._names.index(name)])
-        return found.row, found.backend, found.bandwidth, found.throughput
+        return found.row, found.family, found.bandwidth, found.throughput
 
     def _weights(self, estimate: Estimate, placement: Placement) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
         """Bytes read, and weights used, for one token by device and type group."""
