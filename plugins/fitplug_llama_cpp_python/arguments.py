@@ -43,6 +43,8 @@ def arguments(settings: Settings, model_path: str) -> dict[str, Any]:
         "use_mlock": False,
         "embedding": False,
     }
+    if settings.kv_overrides:
+        found["kv_overrides"] = dict(reversed(settings.kv_overrides))  # of two the first one counts
     for name, scale in settings.adapters:
         found |= {"lora_path": name} | ({"lora_scale": scale} if scale != 1 else {})
     return found

@@ -36,6 +36,8 @@ def measure(model: str, settings: Settings) -> Mapping[str, Mapping[str, int]]:
     Raises:
         RefusedError: llama.cpp did not take the model or the settings; the message is its own.
     """
+    if settings.kv_overrides:
+        raise RefusedError("llama-cpp-python is not asked about --override-kv: take another --engine")
     request = json.dumps({"model": model, "settings": asdict(settings)})
     argv = [sys.executable, "-m", "fitplug_llama_cpp_python.measure"]
     try:

@@ -58,6 +58,16 @@ def _scaled(s: Settings) -> str | None:
     return _listed(f"{adapter.name}:{adapter.scale!r}" for adapter in s.lora_scaled)
 
 
+def _kv_overrides(s: Settings) -> str | None:
+    words = []
+    for key, value in s.kv_overrides:
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if "," in text or "," in key or "=" in key:
+            raise RefusedError(f"llama.cpp splits --override-kv at commas: {key} cannot be given")
+        words.append(f"{key}={type(value).__name__}:{text}")
+    return ",".join(words) or None
+
+
 def _reranks(s: Settings) -> bool:
     return s.embedding and s.pooling == "rank"
 
@@ -166,6 +176,7 @@ FLAGS = (
          lambda s: _bare(not s.draft_backend_sampling), "0"),
     Flag("lora", "--lora", None, lambda s: _listed(s.lora)),
     Flag("lora_scaled", "--lora-scaled", None, _scaled),
+    Flag("kv_overrides", "--override-kv", None, _kv_overrides),
     Flag("use_mmap", "--load-mode", "LLAMA_ARG_LOAD_MODE", lambda s: s.load_mode or (None if s.use_mmap else "none")),
     Flag("lazy_mode", "--lazy-mode", "LLAMA_ARG_LAZY_MODE", _unless("lazy_mode")),
     Flag("cache_ram_mib", "-cram", "LLAMA_ARG_CACHE_RAM", lambda s: _count(s.cache_ram_mib)),

@@ -8,7 +8,7 @@ from fitplug.settings import DRAFT_SETTINGS, OWN_SETTINGS
 
 CANNOT_EXPRESS = (
     "overrides", "devices", "swa_full", "op_offload", "mmproj", "mmproj_offload", "model_draft", *DRAFT_SETTINGS, "lora",
-    "lora_scaled", "embedding", "pooling", *OWN_SETTINGS,
+    "lora_scaled", "kv_overrides", "embedding", "pooling", *OWN_SETTINGS,
 )  # fmt: skip
 """No load field says these; a projector beside the model is attached without asking."""
 

@@ -8,7 +8,7 @@ from fitplug.settings import DRAFT_SETTINGS, OWN_SETTINGS
 
 CANNOT_EXPRESS = (
     "n_cpu_moe", "overrides", "tensor_split", "offload_kqv", "op_offload", "swa_full", "kv_unified",
-    "mmproj_offload", "lora_scaled", "embedding", "pooling", *OWN_SETTINGS, *DRAFT_SETTINGS,
+    "mmproj_offload", "lora_scaled", "kv_overrides", "embedding", "pooling", *OWN_SETTINGS, *DRAFT_SETTINGS,
 )  # fmt: skip
 """No PARAMETER says these. Most can be said for all models at once by LLAMA_ARG_* in the server's environment, which its
 llama-server inherits (llm/llama_server.go); that is no place for one model's plan."""

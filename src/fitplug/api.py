@@ -3,7 +3,7 @@
 Each takes a `registry`, so that several steps can share one; without it the installed plugins are loaded again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
@@ -16,6 +16,7 @@ from fitplug.planner.records import Goal, Plan
 from fitplug.registry import Registry, load
 from fitplug.settings import (
     FlashAttn,
+    KvOverride,
     LazyMode,
     LoadMode,
     Pooling,
@@ -78,6 +79,7 @@ class GivenSettings(TypedDict, total=False):
     draft_backend_sampling: bool
     lora: tuple[str, ...]
     lora_scaled: tuple[ScaledAdapter, ...]
+    kv_overrides: tuple[KvOverride, ...]
     use_mmap: bool
     load_mode: LoadMode | None
     lazy_mode: LazyMode
@@ -98,8 +100,13 @@ def read_header(reference: str, *, registry: Registry | None = None) -> Header:
     return read(as_reference(reference, registry), registry)
 
 
-def open_model(reference: str, *, registry: Registry | None = None) -> Model:
+def open_model(reference: str, *, registry: Registry | None = None, kv_overrides: Sequence[KvOverride] = ()) -> Model:
     """Read a model's header and understand it, layer by layer.
+
+    Args:
+        reference: a path, or a reference such as "modelscope:OWNER/NAME:Q4_K_M".
+        registry: the plugins; the installed ones.
+        kv_overrides: metadata that is taken in place of the file's; the same as the setting of that name.
 
     Raises:
         FitplugError: it cannot be opened or is not a model; the message is one line for people.
@@ -109,7 +116,7 @@ def open_model(reference: str, *, registry: Registry | None = None) -> Model:
 
     registry = registry or load()
     header = as_gguf(reference, read_header(reference, registry=registry))
-    return describe(header, [item.record for item in registry.architectures])
+    return describe(header, [item.record for item in registry.architectures], kv_overrides)
 
 
 def detect_machine(*, registry: Registry | None = None) -> Machine:

@@ -160,10 +160,10 @@ def open_companions(settings: "Settings", registry: "Registry") -> "tuple[Compan
     names = {"mmproj": settings.mmproj, "model_draft": settings.model_draft}
     opened = {setting: _placed(name, registry) for setting, name in names.items() if name is not None}
     adapters = [_placed(adapter.name, registry) for adapter in settings.adapters]
-    draft = opened.get("model_draft")
+    draft, architectures = opened.get("model_draft"), [item.record for item in registry.architectures]
     companions = Companions(
         projector=opened["mmproj"].header if "mmproj" in opened else None,
-        draft=describe(draft.header, [item.record for item in registry.architectures]) if draft is not None else None,
+        draft=None if draft is None else describe(draft.header, architectures, settings.kv_overrides),
         adapters=tuple(adapter.header for adapter in adapters),
         idle=frozenset(i for i, adapter in enumerate(settings.adapters) if adapter.scale == 0),
     )

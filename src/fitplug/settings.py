@@ -27,6 +27,13 @@ class TensorOverride(NamedTuple):
     buffer: str
 
 
+class KvOverride(NamedTuple):
+    """One `KEY=TYPE:VALUE` of --override-kv; the value is of Python's type of that name, str for text."""
+
+    key: str
+    value: int | float | bool | str
+
+
 class ScaledAdapter(NamedTuple):
     """One `FNAME:SCALE` of --lora-scaled."""
 
@@ -140,6 +147,8 @@ class Settings:
     lora: tuple[str, ...] = ()
     lora_scaled: tuple[ScaledAdapter, ...] = ()
     """--lora-scaled; they come after those of --lora, whose scale is 1."""
+    kv_overrides: tuple[KvOverride, ...] = ()
+    """--override-kv: metadata of the model and of its draft that is taken in place of the files'."""
     use_mmap: bool = True
     load_mode: LoadMode | None = None
     """-lm; None: as use_mmap says."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fitplug.errors import RefusedError
 from fitplug.pinned import layer_counts, pin
-from fitplug.settings import CACHE_TYPES, ScaledAdapter, Settings, TensorOverride
+from fitplug.settings import CACHE_TYPES, KvOverride, ScaledAdapter, Settings, TensorOverride
 from fitplug_llamacpp.command import FFN_DENSE, FFN_EXPS, FLAGS, flags, render_cli, render_fit_params, render_server, variables
 from fitplug_llamacpp.engines import parse_fit_print
 from fitplug_llamacpp.files import render_env, render_swap, render_systemd
@@ -47,6 +47,10 @@ settings_strategy = st.builds(
     draft_overrides=st.lists(st.just(TensorOverride("exps$", "CPU")), max_size=2).map(tuple),
     lora=st.lists(names, max_size=2).map(tuple),
     lora_scaled=st.lists(st.builds(ScaledAdapter, names, st.floats(-9, 9)), max_size=2).map(tuple),
+    kv_overrides=st.lists(
+        st.builds(KvOverride, st.sampled_from(("llama.context_length", "x")),
+                  st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.sampled_from(("a", "b:c"))),
+        max_size=3).map(tuple),
     use_mmap=st.booleans(), lazy_mode=st.sampled_from(("on", "auto", "off")),
 )  # fmt: skip
 
@@ -56,6 +60,13 @@ def split_csv(text: str) -> list[str]:
     import csv
 
     return next(csv.reader([text], doublequote=True, strict=False))
+
+
+def _read(word: str) -> tuple[str, Any]:
+    key, said = word.split("=", 1)
+    kind, text = said.split(":", 1)
+    kinds: dict[str, Any] = {"int": int, "float": float, "bool": lambda text: text == "true", "str": str}
+    return key, kinds[kind](text)
 
 
 def understand(words: list[str]) -> Settings:
@@ -120,6 +131,9 @@ def understand(words: list[str]) -> Settings:
             ScaledAdapter(name, float(scale))
             for name, scale in (word.split(":") for word in split_csv(given_values.get("--lora-scaled", "")) if word)
         ) if "--lora-scaled" in given_values else (),
+        kv_overrides=tuple(
+            KvOverride(*_read(word)) for word in given_values.get("--override-kv", "").split(",") if word
+        ),
         use_mmap=given_values.get("--load-mode", "auto") != "none", lazy_mode=given_values.get("--lazy-mode", "auto"),
     )  # fmt: skip
 
@@ -179,6 +193,7 @@ def test_the_variables_say_the_same_in_the_order_that_llama_cpp_reads_them(setti
         for name, wanted in (
             ("lora", settings.lora),
             ("lora_scaled", settings.lora_scaled),
+            ("kv_overrides", settings.kv_overrides),
             ("ngram_mod_n_max", settings.ngram_mod_n_max != 64),
             ("ngram_simple_size_m", settings.ngram_simple_size_m != 48),
             ("ngram_map_k_size_m", settings.ngram_map_k_size_m != 48),

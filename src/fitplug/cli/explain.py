@@ -33,7 +33,7 @@ def command(*, reference: str, given: Given, target: Target, as_json: bool) -> i
 
     registry = load_registry()
     runner = registry.runner(target.runner)
-    model = read_model(reference, registry)
+    model = read_model(reference, registry, given.settings)
     machine = find_machine(target, registry)
     companions, settings = read_companions(given.settings, registry)
     estimate = Estimator(model, machine, runner, companions)(settings)

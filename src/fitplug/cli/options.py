@@ -16,6 +16,7 @@ from fitplug.cli.values import (
     POOLING,
     SPLIT_MODE,
     Count,
+    KvOverrides,
     Layers,
     Overrides,
     ScaledAdapters,
@@ -32,7 +33,7 @@ Decorator = Callable[[Callback], Callback]
 
 _AUTO_SLOTS = 4
 """-np -1 (tools/server/server.cpp, llama_server: "n_parallel is set to auto")."""
-REPEATED = ("overrides", "draft_overrides", "lora", "lora_scaled")
+REPEATED = ("overrides", "draft_overrides", "lora", "lora_scaled", "kv_overrides")
 """Options that may be, each time with commas; an empty list: not given."""
 MOST_NGRAMS = 1024
 """Of --spec-ngram-…-size-m and -n-max (common/arg.cpp)."""
@@ -141,6 +142,8 @@ _SETTINGS = (
     _setting("lora", "--lora", type=Words(), multiple=True, metavar="FILE,…", help="LoRA adapters"),
     _setting("lora_scaled", "--lora-scaled", type=ScaledAdapters(), multiple=True, metavar="FILE:SCALE,…",
              help="LoRA adapters, each with its scale"),
+    _setting("kv_overrides", "--override-kv", type=KvOverrides(), multiple=True, metavar="KEY=TYPE:VALUE,…",
+             help="metadata in place of the file's, such as qwen3moe.expert_used_count=int:4"),
     _setting("use_mmap", "--mmap/--no-mmap", help="map the file, or read it"),
     _setting("load_mode", "-lm", "--load-mode", type=LOAD_MODE, metavar="MODE",
              help="auto, none, mmap, mlock, mmap+mlock or dio: how the file is read"),

@@ -21,7 +21,7 @@ def make_plan(reference: str, given: Given, target: Target, wish: Wish, registry
     from fitplug.planner.fit import fit
 
     runner = registry.runner(target.runner)
-    model = read_model(reference, registry)
+    model = read_model(reference, registry, given.settings)
     machine = find_machine(target, registry)
     if target.machine is None and not target.gpus:
         from fitplug.differences import with_differences

@@ -26,14 +26,15 @@ def load_registry() -> Registry:
     return load()
 
 
-def read_model(reference: str, registry: Registry) -> "Model":
-    """Open MODEL, read its header and understand it."""
+def read_model(reference: str, registry: Registry, settings: Settings | None = None) -> "Model":
+    """Open MODEL, read its header and understand it, with the metadata that settings replace."""
     from fitplug.model.describe import describe
     from fitplug.opening import as_gguf, open_model
 
     with progressing(f"reading {reference}"):
         header = as_gguf(reference, open_model(reference, registry))
-        return describe(header, [item.record for item in registry.architectures])
+        overrides = () if settings is None else settings.kv_overrides
+        return describe(header, [item.record for item in registry.architectures], overrides)
 
 
 def read_companions(settings: Settings, registry: Registry) -> "tuple[Companions, Settings]":

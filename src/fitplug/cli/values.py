@@ -2,18 +2,24 @@
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any, get_args
 
 import click
 
 from fitplug.errors import FitplugError
-from fitplug.settings import CACHE_TYPES, LazyMode, LoadMode, Pooling, ScaledAdapter, TensorOverride
+from fitplug.settings import CACHE_TYPES, KvOverride, LazyMode, LoadMode, Pooling, ScaledAdapter, TensorOverride
 from fitplug.units import parse_size
 
 MAX_INT = 2**31 - 1
 """std::stoi throws beyond."""
 _NUMBER = re.compile(r"[+-]?(\d{1,40}\.?\d{0,40}|\.\d{1,40})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 """What std::stof reads, without infinities."""
+_KINDS: dict[str, Callable[[str], int | float | bool | str]] = {
+    "int": int, "float": float, "bool": {"true": True, "false": False}.__getitem__, "str": str,
+}  # fmt: skip
+MOST_CHARS = 128
+"""Of a key and of a text, one of them being their end (llama_model_kv_override, include/llama.h)."""
 _MAX_ITEMS = 4096
 """More overrides or split shares than any command line holds."""
 
@@ -96,6 +102,28 @@ class Overrides(click.ParamType[tuple[TensorOverride, ...]]):
         if len(pairs) > _MAX_ITEMS or not all(equals and buffer for _, equals, buffer in pairs):
             self.fail(f"'{value}' is not PATTERN=BUFFER, such as 'ffn_.*_exps=CPU'", param, ctx)
         return tuple(TensorOverride(pattern, buffer) for pattern, _, buffer in pairs)
+
+
+class KvOverrides(click.ParamType[tuple[KvOverride, ...]]):
+    """`--override-kv`: KEY=TYPE:VALUE, several with commas (string_parse_kv_override, common/common.cpp)."""
+
+    name = "metadata"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[KvOverride, ...]:
+        """In the order given."""
+        if isinstance(value, tuple):
+            return value
+        found = []
+        for item in str(value).split(",")[:_MAX_ITEMS]:
+            key, _, said = item.partition("=")
+            kind, _, text = said.partition(":")
+            try:
+                found.append(KvOverride(key, _KINDS[kind](text)))
+            except (KeyError, ValueError):
+                found.append(KvOverride("", 0))
+        if not all(0 < len(each.key) < MOST_CHARS and len(str(each.value)) < MOST_CHARS for each in found):
+            self.fail(f"'{value}' is not KEY=TYPE:VALUE, such as llama.context_length=int:8192", param, ctx)
+        return tuple(found)
 
 
 class ScaledAdapters(click.ParamType[tuple[ScaledAdapter, ...]]):

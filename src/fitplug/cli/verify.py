@@ -52,7 +52,7 @@ def command(*, reference: str, engine_name: str | None, record: bool, given: Giv
     engine, version = _installed(registry, engine_name)
     runner = registry.runner(target.runner or engine.runner)
     settings = with_runner_defaults(given, runner).without_drafts()
-    model = read_model(reference, registry)
+    model = read_model(reference, registry, settings)
     machine = find_machine(target, registry)
     estimate = Estimator(model, machine, runner)(settings)
     with progressing(f"asking {engine.name}"):

@@ -21,18 +21,21 @@ from fitplug.model.hparams_record import Hparams
 from fitplug.model.layers import build_layers, memory_kind
 from fitplug.model.loader import refusal
 from fitplug.model.other_files import other_than_model
+from fitplug.model.overridden import overridden
 from fitplug.model.reading import Keys
 from fitplug.model.records import Model
+from fitplug.settings import KvOverride
 
 _SEPARATE_EXPERT = re.compile(r"blk\.\d+\.ffn_(gate|down|up)\.\d+\.weight", re.ASCII)
 
 
-def describe(header: Header, extra: Sequence[Architecture] = ()) -> Model:
+def describe(header: Header, extra: Sequence[Architecture] = (), overrides: Sequence[KvOverride] = ()) -> Model:
     """Understand a header.
 
     Args:
         header: of any format, with llama.cpp's keys in its metadata.
         extra: architectures of plugins; they win over the table.
+        overrides: metadata that is taken in place of the file's (--override-kv).
 
     Raises:
         UnreadableError: it does not say what it is, or a count is impossible.
@@ -41,7 +44,7 @@ def describe(header: Header, extra: Sequence[Architecture] = ()) -> Model:
         from fitplug.conversion.convert import convert
 
         header = convert(header)
-    model = _described(header, extra)
+    model = _described(overridden(header, overrides) if overrides else header, extra)
     return replace(model, assumptions=(*model.assumptions, CONVERTED)) if CONVERTED in header.notes else model
 
 
