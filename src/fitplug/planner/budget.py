@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from fitplug.machine.records import Machine
+from fitplug.memory.overhead import device_overhead
 from fitplug.memory.records import HOST, Estimate, Kind
 
 
@@ -34,13 +35,16 @@ def spare(estimate: Estimate, machine: Machine, reserve_bytes: int) -> Spare:
 
     A GPU must keep `reserve_bytes` free beyond llama.cpp's own count, as llama.cpp's fit does (common/fit.cpp,
     common_params_fit_impl: margins of 1024 MiB). What llama.cpp does not count, the CUDA context above all, is what
-    this reserve is for: it is taken out of the reserve, and only what exceeds the reserve is asked for besides.
+    this reserve is for: it is taken out of the reserve, and only what exceeds the reserve is asked for besides; then the
+    context is taken for as large as was ever seen on such cards, unless the reserve is smaller.
     What stays on the CPU must fit in the memory that the host has available, together with all that devices take
     that share this memory.
     """
     left, shared = [], 0
     for name, device in zip(machine.device_names(), machine.devices, strict=True):
         counted, overhead = counted_bytes(estimate, name), estimate.n_bytes(name, Kind.OVERHEAD)
-        left.append(device.free_bytes - counted - max(reserve_bytes, overhead) if counted else 0)
+        driver = device_overhead(device)
+        doubt = max(0, min(driver.high, reserve_bytes) - driver.typical)
+        left.append(device.free_bytes - counted - max(reserve_bytes, overhead + doubt) if counted else 0)
         shared += counted + overhead if device.unified else 0
     return Spare(tuple(left), machine.host.available_bytes - estimate.n_bytes(HOST) - shared)

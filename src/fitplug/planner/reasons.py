@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from fitplug.machine.records import Machine
+from fitplug.memory.records import HOST, Estimate, Kind
 from fitplug.model.records import Model
 from fitplug.planner.choose import Choice
 from fitplug.planner.climb import Grid
@@ -158,6 +159,14 @@ def _divided(trial: Trial, machine: Machine) -> Iterator[str]:
         )
 
 
+def _room(estimate: Estimate, request: Request) -> str:
+    """What must be left for whom; the reserve is no room where more than that is taken uncounted."""
+    besides = max((estimate.n_bytes(name, Kind.OVERHEAD) for name in {*estimate.layer_devices} - {HOST}), default=0)
+    if besides <= request.reserve_bytes:
+        return f"{format_bytes(request.reserve_bytes)} free on every GPU"
+    return f"room for the {format_bytes(besides)} that the driver and its kernels take besides"
+
+
 def _context(choice: Choice, grid: Grid, request: Request) -> Iterator[str]:
     n_ctx = choice.trial.settings.n_ctx
     n_slots = 1 if choice.trial.settings.kv_unified else choice.trial.settings.n_seq_max
@@ -171,7 +180,7 @@ def _context(choice: Choice, grid: Grid, request: Request) -> Iterator[str]:
         yield f"The context is {words}, {longest}."
     elif choice.where in ("one", "several", "given"):
         yield (
-            f"The context is {words}, the longest that leaves {format_bytes(request.reserve_bytes)} free on every GPU; "
+            f"The context is {words}, the longest that leaves {_room(choice.trial.estimate, request)}; "
             f"the model was trained for {trained}{' a user' if n_slots > 1 else ''}."
         )
     elif choice.where == "cpu":
