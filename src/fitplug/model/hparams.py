@@ -2,7 +2,7 @@
 
 from fitplug.model.architectures import GATING, MLA, Row
 from fitplug.model.hparams_record import Hparams
-from fitplug.model.layouts import indexer_layers, loop_blocks, ple_layers, recurrent_layers, windowed_layers
+from fitplug.model.layouts import indexer_layers, lent_cells, loop_blocks, ple_layers, recurrent_layers, windowed_layers
 from fitplug.model.reading import MAX_LAYERS, MAX_U32, Keys
 
 MAX_EXPERTS = 1024
@@ -68,6 +68,7 @@ def read_hparams(keys: Keys, row: Row) -> Hparams:
     loop_blocks(keys, row, h)
     recurrent_layers(keys, row, h)
     windowed_layers(keys, row, h)
+    lent_cells(keys, h)
     indexer_layers(keys, row, h)
     ple_layers(keys, row, h)
     _embeddings(keys, row, h)

@@ -99,6 +99,16 @@ def windowed_layers(keys: Keys, row: Row, h: Hparams) -> None:
         keys.refuse("it has a sliding window and no layer that uses it")
 
 
+def lent_cells(keys: Keys, h: Hparams) -> None:
+    """Layers without cells of their own read those of one of the last two that have some (llama_model::create_memory).
+
+    These must be of their kind: llama_kv_cache asserts that the cache of windowed layers, or the other, has it.
+    """
+    start = h.n_layer_kv_from_start
+    if start >= 2 and any(h.is_swa[start - (2 if swa else 1)] != swa for swa in h.is_swa[start:]):
+        keys.refuse(f"layers from {start} on read the cells of the two before, and these are not of their kinds")
+
+
 def _windowed(keys: Keys, window: Window, h: Hparams) -> tuple[bool, ...]:
     n = h.n_layer_all
     if window.layers == "all":

@@ -138,6 +138,12 @@ class GraphParams:
         return self.n_tokens >= OFFLOAD_MIN_BATCH
 
     @property
+    def reads_caches_elsewhere(self) -> bool:
+        """Whether cells may lie elsewhere than the layer that reads them, so that they are copied for it."""
+        shared = bool(self.blocks.lending) and len(set(self.layer_backends)) > 1
+        return not self.offload_kqv or self.lent is not None or shared
+
+    @property
     def fixed(self) -> Hashable:
         """All that is neither the context's length nor what lies where."""
         others = [getattr(self, name) for name in _FIXED]

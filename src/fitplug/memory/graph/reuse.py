@@ -80,8 +80,9 @@ class Layouts:
         sample = self._samples(params)
         node_table.check(params, sample.n_made)
         may_be_less = bool(at_least) and not params.copies_weights
+        counted = may_be_less and not params.reads_caches_elsewhere and sample.reads_caches_at_home
         n_copies = 1 if how.n_copies == 1 else how.n_copies * sum(map(len, sample.graph.loops))
-        if may_be_less and not ordered(params) and sample.fits_anywhere(at_least, n_copies):
+        if counted and not ordered(params) and sample.fits_anywhere(at_least, n_copies):
             return at_least
         composer, sizes = self._composer(sample, params, how.op_offload)
         if composer is not None:

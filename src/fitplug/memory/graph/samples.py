@@ -15,10 +15,16 @@ from fitplug.memory.graph.laying import Laying
 from fitplug.memory.graph.params import OUTPUT, Copied, GraphParams
 from fitplug.memory.graph.program import INPLACE, size_in
 from fitplug.memory.graph.stretches import Course, Demand
-from fitplug.memory.graph.tensor import Tensor
+from fitplug.memory.graph.tensor import VIEW_OPS, Tensor
 
 _KINDS = attrgetter("op", "type", "param", "is_input", "is_output")
 _SHAPES = attrgetter("ne", "nb")
+
+
+def _is_cached(t: Tensor | None) -> bool:
+    """A cache, or a view of one."""
+    buffer = None if t is None else (t.view_src or t).buffer
+    return buffer is not None and not buffer.is_weights
 
 
 def sections(graph: Graph) -> Iterator[tuple[Hashable, list[Tensor]]]:
@@ -152,6 +158,12 @@ class Sample:
         own = [t for t in map(self.tensors.__getitem__, open_last) if t.view_src is None and t.buffer is None]
         return {backend.character: sum([size_in(backend, t) for t in own]) for backend in self.asked}
 
+    @cached_property
+    def reads_caches_at_home(self) -> bool:
+        """Whether every backend takes what reads a cache: else it is copied for another that does."""
+        readers = [i for i, t in enumerate(self.tensors) if t.op not in VIEW_OPS and any(map(_is_cached, t.src))]
+        return all(backend.takes(self.tensors[i]) for i in readers for backend in self.asked)
+
     def scratch(self, backend: Backend) -> int:
         """What kernels need besides on a device that computes layers of every shape."""
         character = backend.character
@@ -186,7 +198,7 @@ class Sample:
 
     def ask(self) -> Sequence[object]:
         """All that is decided by shapes that a sketch leaves open; it is remembered."""
-        return self.fused, *self.needed.values(), *map(self.answers, self.sketched or ())
+        return self.fused, self.reads_caches_at_home, *self.needed.values(), *map(self.answers, self.sketched or ())
 
     def changes(self, other: "Sample") -> AbstractSet[int] | None:
         """Numbers of the tensors that have another shape there, or a source that has; None where more is different."""
