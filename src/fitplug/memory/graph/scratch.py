@@ -103,7 +103,7 @@ def _parts_of_tiles(n: int, rows: int, batches: int, backend: CudaBackend) -> in
     width, blocks = min(pad(n, 8), TILE), backend.multiprocessors or MULTIPROCESSORS
     tiles = ceil(n / width) * ceil(rows / TILE) * batches
     waves = ceil(tiles / blocks)
-    if backend.cc < VOLTA or 100 * tiles // (blocks * waves) >= 90 or tiles % blocks == 0:
+    if backend.cc < VOLTA or tiles % blocks == 0 or 100 * tiles // (blocks * waves) >= 90:
         return 0
     return blocks * width * TILE * 4
 
