@@ -19,8 +19,8 @@ from fitplug.memory.graph.samples import Sample
 from fitplug.memory.graph.tensor import Tensor
 from fitplug.memory.graph.unknowns import Trace, Unknown
 
-MAX_SAMPLES, MAX_SKETCHES = 64, 32
-"""Kept; the oldest goes first."""
+MAX_SAMPLES, MAX_SKETCHES, MAX_UNLIKE = 64, 32, 8
+"""Kept: samples, kinds of sketches, and sketches of one kind; the oldest goes first."""
 
 T = TypeVar("T")
 Draw = Callable[[GraphParams], GraphContext]
@@ -130,7 +130,7 @@ class Samples:
             return self._drawn(params)  # nothing may be asked of it before its time, nor of numbers that it cannot keep
         found = self._known(shaping, params)
         while found is None:
-            sketches = [*self._sketches.get(shaping, ()), Sketch(params, self._draw)]
+            sketches = [*self._sketches.get(shaping, ()), Sketch(params, self._draw)][-MAX_UNLIKE:]
             _keep(self._sketches, shaping, sketches, MAX_SKETCHES)
             found = self._known(shaping, params)
         return found
