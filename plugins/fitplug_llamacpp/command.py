@@ -8,7 +8,7 @@ from fitplug.errors import RefusedError
 from fitplug.extension import Export, ExportRequest
 from fitplug.pinned import pin
 from fitplug.planner.records import Plan
-from fitplug.settings import Settings, TensorOverride, is_url
+from fitplug.settings import ROPE_FLAGS, Settings, TensorOverride, is_url
 from fitplug_llamacpp.model import model_words
 
 FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
@@ -16,6 +16,9 @@ FFN_EXPS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 FFN_DENSE = r"\.ffn_(up|down|gate)\."
 """Which ones -ncffn means: LLM_FFN_DENSE_REGEX."""
 
+ROPE_VARIABLES = (
+    "LLAMA_ARG_ROPE_SCALING_TYPE", *(f"LLAMA_ARG_{flag[2:].upper().replace('-', '_')}" for flag in ROPE_FLAGS[1:]),
+)  # fmt: skip
 DEFAULTS = Settings()
 
 
@@ -66,6 +69,10 @@ def _kv_overrides(s: Settings) -> str | None:
             raise RefusedError(f"llama.cpp splits --override-kv at commas: {key} cannot be given")
         words.append(f"{key}={type(value).__name__}:{text}")
     return ",".join(words) or None
+
+
+def _rope(flag: str) -> Callable[[Settings], str | None]:
+    return lambda s: next((word.value for word in s.rope if word.flag == flag), None)
 
 
 def _reranks(s: Settings) -> bool:
@@ -177,6 +184,7 @@ FLAGS = (
     Flag("lora", "--lora", None, lambda s: _listed(s.lora)),
     Flag("lora_scaled", "--lora-scaled", None, _scaled),
     Flag("kv_overrides", "--override-kv", None, _kv_overrides),
+    *(Flag("rope", flag, variable, _rope(flag)) for flag, variable in zip(ROPE_FLAGS, ROPE_VARIABLES, strict=True)),
     Flag("use_mmap", "--load-mode", "LLAMA_ARG_LOAD_MODE", lambda s: s.load_mode or (None if s.use_mmap else "none")),
     Flag("lazy_mode", "--lazy-mode", "LLAMA_ARG_LAZY_MODE", _unless("lazy_mode")),
     Flag("cache_ram_mib", "-cram", "LLAMA_ARG_CACHE_RAM", lambda s: _count(s.cache_ram_mib)),

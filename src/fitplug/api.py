@@ -20,6 +20,7 @@ from fitplug.settings import (
     LazyMode,
     LoadMode,
     Pooling,
+    RopeWord,
     ScaledAdapter,
     Settings,
     SplitMode,
@@ -80,6 +81,7 @@ class GivenSettings(TypedDict, total=False):
     lora: tuple[str, ...]
     lora_scaled: tuple[ScaledAdapter, ...]
     kv_overrides: tuple[KvOverride, ...]
+    rope: tuple[RopeWord, ...]
     use_mmap: bool
     load_mode: LoadMode | None
     lazy_mode: LazyMode

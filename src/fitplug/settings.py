@@ -27,6 +27,19 @@ class TensorOverride(NamedTuple):
     buffer: str
 
 
+ROPE_FLAGS = (
+    "--rope-scaling", "--rope-scale", "--rope-freq-base", "--rope-freq-scale", "--yarn-orig-ctx", "--yarn-ext-factor",
+    "--yarn-attn-factor", "--yarn-beta-slow", "--yarn-beta-fast",
+)  # fmt: skip
+
+
+class RopeWord(NamedTuple):
+    """One of `ROPE_FLAGS` and its value."""
+
+    flag: str
+    value: str
+
+
 class KvOverride(NamedTuple):
     """One `KEY=TYPE:VALUE` of --override-kv; the value is of Python's type of that name, str for text."""
 
@@ -149,6 +162,8 @@ class Settings:
     """--lora-scaled; they come after those of --lora, whose scale is 1."""
     kv_overrides: tuple[KvOverride, ...] = ()
     """--override-kv: metadata of the model and of its draft that is taken in place of the files'."""
+    rope: tuple[RopeWord, ...] = ()
+    """--rope-… and --yarn-…: how positions are turned, which decides no memory and is kept as it was given."""
     use_mmap: bool = True
     load_mode: LoadMode | None = None
     """-lm; None: as use_mmap says."""
@@ -212,7 +227,7 @@ def is_url(name: str) -> bool:
 
 
 OWN_SETTINGS = (
-    "n_cpu_ffn", "no_host", "repack", "mmproj_device", "image_min_tokens", "image_max_tokens", "kv_unified_per_slot",
+    "rope", "n_cpu_ffn", "no_host", "repack", "mmproj_device", "image_min_tokens", "image_max_tokens", "kv_unified_per_slot",
     "load_mode", "lazy_mode",
 )  # fmt: skip
 """Settings that llama.cpp's own programs have words for, and other runners have not."""

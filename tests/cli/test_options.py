@@ -5,7 +5,7 @@ import pytest
 
 from fitplug.cli.command import Command
 from fitplug.cli.options import settings_options, target_options, wish_options
-from fitplug.settings import Settings, TensorOverride
+from fitplug.settings import ROPE_FLAGS, Settings, TensorOverride
 from fitplug.units import GIB, MIB
 
 
@@ -105,6 +105,10 @@ def target_of(*words):
             "--override-kv a.b=int:4,c=bool:true --override-kv d=str:e:f,g=float:0.5",
             {"kv_overrides": (("a.b", 4), ("c", True), ("d", "e:f"), ("g", 0.5))},
         ),
+        (
+            "--yarn-orig-ctx 32768 --rope-scaling yarn --rope-scale 4",
+            {"rope": (("--rope-scaling", "yarn"), ("--rope-scale", "4"), ("--yarn-orig-ctx", "32768"))},
+        ),
         ("--no-mmap", {"use_mmap": False}),
         ("-lm none", {"use_mmap": False}),
         ("-lm dio", {"load_mode": "dio", "use_mmap": False}),
@@ -125,7 +129,8 @@ def test_a_word_sets_what_it_sets_in_llama_cpp_and_nothing_else(words, expected)
 def test_every_setting_can_be_given(name):
     options = {param.name for param in settings_command.params}
 
-    assert name in options
+    assert name in options | {"rope"}
+    assert {flag.removeprefix("--").replace("-", "_") for flag in ROPE_FLAGS} <= options
 
 
 @pytest.mark.parametrize(
@@ -140,6 +145,8 @@ def test_every_setting_can_be_given(name):
         "-ts ,",
         "-ts nan",
         "-ts -1",
+        "--rope-scale four",
+        "--rope-scaling longrope",
         "--override-kv a=4",
         "--override-kv a=int:b",
         "--override-kv a=bool:1",

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fitplug.errors import RefusedError
 from fitplug.pinned import layer_counts, pin
-from fitplug.settings import CACHE_TYPES, KvOverride, ScaledAdapter, Settings, TensorOverride
+from fitplug.settings import CACHE_TYPES, ROPE_FLAGS, KvOverride, RopeWord, ScaledAdapter, Settings, TensorOverride
 from fitplug_llamacpp.command import FFN_DENSE, FFN_EXPS, FLAGS, flags, render_cli, render_fit_params, render_server, variables
 from fitplug_llamacpp.engines import parse_fit_print
 from fitplug_llamacpp.files import render_env, render_swap, render_systemd
@@ -47,6 +47,8 @@ settings_strategy = st.builds(
     draft_overrides=st.lists(st.just(TensorOverride("exps$", "CPU")), max_size=2).map(tuple),
     lora=st.lists(names, max_size=2).map(tuple),
     lora_scaled=st.lists(st.builds(ScaledAdapter, names, st.floats(-9, 9)), max_size=2).map(tuple),
+    rope=st.sets(st.sampled_from(ROPE_FLAGS)).map(
+        lambda flags: tuple(RopeWord(flag, "4") for flag in ROPE_FLAGS if flag in flags)),
     kv_overrides=st.lists(
         st.builds(KvOverride, st.sampled_from(("llama.context_length", "x")),
                   st.booleans() | st.integers(-9, 9) | st.floats(-9, 9) | st.sampled_from(("a", "b:c"))),
@@ -131,6 +133,7 @@ def understand(words: list[str]) -> Settings:
             ScaledAdapter(name, float(scale))
             for name, scale in (word.split(":") for word in split_csv(given_values.get("--lora-scaled", "")) if word)
         ) if "--lora-scaled" in given_values else (),
+        rope=tuple(RopeWord(flag, given_values[flag]) for flag in ROPE_FLAGS if flag in given_values),
         kv_overrides=tuple(
             KvOverride(*_read(word)) for word in given_values.get("--override-kv", "").split(",") if word
         ),

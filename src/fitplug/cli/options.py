@@ -14,10 +14,12 @@ from fitplug.cli.values import (
     LAZY_MODE,
     LOAD_MODE,
     POOLING,
+    ROPE_SCALING,
     SPLIT_MODE,
     Count,
     KvOverrides,
     Layers,
+    Number,
     Overrides,
     ScaledAdapters,
     Shares,
@@ -25,7 +27,7 @@ from fitplug.cli.values import (
     Words,
 )  # fmt: skip
 from fitplug.planner.records import Goal
-from fitplug.settings import MAPPING, Settings
+from fitplug.settings import MAPPING, ROPE_FLAGS, RopeWord, Settings
 from fitplug.units import GIB
 
 Callback = Callable[..., Any]
@@ -63,6 +65,10 @@ class Wish(NamedTuple):
     min_ctx: int | None
     goal: Goal
     users: int | None
+
+
+def _named(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 def _setting(*names: str, **kwargs: Any) -> Decorator:
@@ -144,6 +150,8 @@ _SETTINGS = (
              help="LoRA adapters, each with its scale"),
     _setting("kv_overrides", "--override-kv", type=KvOverrides(), multiple=True, metavar="KEY=TYPE:VALUE,…",
              help="metadata in place of the file's, such as qwen3moe.expert_used_count=int:4"),
+    *(_setting(_named(flag), flag, type=ROPE_SCALING if flag == ROPE_FLAGS[0] else Number(), metavar="VALUE",
+               help="how positions are turned; decides no memory, and is kept") for flag in ROPE_FLAGS),
     _setting("use_mmap", "--mmap/--no-mmap", help="map the file, or read it"),
     _setting("load_mode", "-lm", "--load-mode", type=LOAD_MODE, metavar="MODE",
              help="auto, none, mmap, mlock, mmap+mlock or dio: how the file is read"),
@@ -161,7 +169,7 @@ def settings_options(function: Callback) -> Callback:
 
     @wraps(function)
     def call(**values: Any) -> Any:
-        names = {*Settings.__dataclass_fields__, "cpu_moe", "draft_cpu_moe", "rerank"}
+        names = {*Settings.__dataclass_fields__, *map(_named, ROPE_FLAGS), "cpu_moe", "draft_cpu_moe", "rerank"}
         asked = {name: values.pop(name) for name in names if name in values}
         return function(given=_given(asked), **values)
 
@@ -181,6 +189,9 @@ def _given(asked: dict[str, Any]) -> Given:
     for name in ("n_gpu_layers", "draft_n_gpu_layers"):
         if values.get(name, 0) < 0:
             values[name] = -1
+    words = tuple(RopeWord(flag, values.pop(_named(flag))) for flag in ROPE_FLAGS if _named(flag) in values)
+    if words:
+        values["rope"] = words
     _resolve(values)
     return Given(Settings(**values), frozenset(values))
 

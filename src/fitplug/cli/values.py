@@ -65,6 +65,7 @@ FLASH_ATTN = Choice(
 )
 CACHE_TYPE = Choice(CACHE_TYPES)
 SPLIT_MODE = Choice(("none", "layer", "row", "tensor"))
+ROPE_SCALING = Choice(("none", "linear", "yarn"))
 POOLING = Choice(get_args(Pooling))
 LOAD_MODE, LAZY_MODE = Choice(get_args(LoadMode)), Choice(get_args(LazyMode))
 GOAL = Choice(("balanced", "speed", "context", "quality"))
@@ -102,6 +103,18 @@ class Overrides(click.ParamType[tuple[TensorOverride, ...]]):
         if len(pairs) > _MAX_ITEMS or not all(equals and buffer for _, equals, buffer in pairs):
             self.fail(f"'{value}' is not PATTERN=BUFFER, such as 'ffn_.*_exps=CPU'", param, ctx)
         return tuple(TensorOverride(pattern, buffer) for pattern, _, buffer in pairs)
+
+
+class Number(click.ParamType[str]):
+    """A number that decides no memory: kept as it is written."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Its text."""
+        if not _NUMBER.fullmatch(str(value)):
+            self.fail(f"'{value}' is not a number", param, ctx)
+        return str(value)
 
 
 class KvOverrides(click.ParamType[tuple[KvOverride, ...]]):

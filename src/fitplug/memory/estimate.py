@@ -105,7 +105,7 @@ class Estimator:
             parts.append(self._handed_over(placement, resolved, role))
         estimate = Estimate(
             settings=settings, resolved=resolved, parts=tuple(parts), layer_devices=placement.layer_devices,
-            notes=self._notes(settings, parts),
+            notes=self._notes(settings, resolved, parts),
         )  # fmt: skip
         overhead = self._overhead(placement, estimate)
         beside: list[Part] = []
@@ -232,7 +232,7 @@ class Estimator:
             self._tables[key] = table
         return Placed(table, placement, rules(settings, self._names))
 
-    def _notes(self, settings: Settings, parts: Sequence[Part]) -> Sequence[str]:
+    def _notes(self, settings: Settings, resolved: Resolved, parts: Sequence[Part]) -> Sequence[str]:
         notes = list(self.model.assumptions)
         unknown = next((table.unknown for table in self._tables.values()), [])
         if unknown and self.model.known:
@@ -242,8 +242,17 @@ class Estimator:
             notes.append(
                 "the CPU's weights are counted as builds with AMX lay them out; in others they take what the file says"
             )
+        if resolved.pooling is not None and resolved.n_ubatch < resolved.n_ctx_seq and not self._splits(resolved):
+            notes.append(
+                f"llama-server makes embeddings of at most {resolved.n_ubatch} tokens at once: -b and -ub say of how many"
+            )
         notes += self._beside.notes(settings, parts)
         return tuple(notes)
+
+    def _splits(self, resolved: Resolved) -> bool:
+        """Whether an input may be worked on in several micro-batches (server_slot::can_split)."""
+        last = resolved.pooling == "last" or (resolved.pooling == "rank" and self.model.causal)
+        return last and self.model.memory != "none"
 
     def _stops_at(self, part: Part) -> bool:
         """Whether kernels may want more than CUDA_POOL_VMM_MAX_SIZE (ggml-cuda.cu), which holds for NVIDIA's cards."""

@@ -5,6 +5,7 @@ import pytest
 import flags_support as flags
 import truth_support as truth
 from fitplug.errors import RefusedError
+from fitplug.memory.estimate import Estimator
 from fitplug.memory.records import Basis, Kind
 from fitplug.memory.targets import HANDED_OVER
 
@@ -46,3 +47,17 @@ def test_leaving_out_repeated_layers_changes_nothing(row):
     short, full = truth.short_and_full(flags.estimator(row), flags.settings(row["args"]))
 
     assert short == full
+
+
+@pytest.mark.parametrize(("model", "words", "told"), [
+    ("llama-3.1-8b", "--embeddings", True), ("llama-3.1-8b", "--embeddings --pooling last", False),
+    ("llama-3.1-8b", "--rerank", False), ("llama-3.1-8b", "--embeddings -b 4096 -ub 4096", False),
+    ("llama-3.1-8b", "-ub 64", False),
+    ("bge-large", "--rerank -ub 64", True), ("bge-large", "--embeddings --pooling last -ub 64", True),
+])  # fmt: skip
+def test_a_note_says_how_long_an_input_may_be(model, words, told):
+    """All of it in one micro-batch, unless the last token is read from a cache (server_slot::can_split)."""
+    estimator = Estimator(truth.model(model, "Q4_K_M"), truth.machine([]), truth.RUNNERS["llama-server"])
+    notes = estimator(flags.settings(["-c", "4096", *words.split()])).notes
+
+    assert any("at most" in note and "-ub" in note for note in notes) == told
