@@ -110,10 +110,21 @@ class ComputeEstimator:
     def _scratch(self, setup: Setup) -> Sequence[int]:
         """What kernels take besides while they compute a whole micro-batch."""
         with uncollected():
-            params, n_seqs = self.params(setup), setup.resolved.n_seq_max
-            n_tokens = min(setup.resolved.n_ctx, setup.resolved.n_ubatch)
-            prompt = -(-n_tokens // n_seqs) * n_seqs
-            return self.layouts.scratch(params(prompt, n_seqs, min(n_tokens, setup.resolved.n_outputs_max)))
+            return self.layouts.scratch(self._prompt(setup, self._ready(setup)))
+
+    def _ready(self, setup: Setup) -> "ParamsFor":
+        """What all graphs share, once llama.cpp knows which operations are fused and which adapters are applied."""
+        params, n_seqs = self.params(setup), setup.resolved.n_seq_max
+        params.fused = fused.resolve(lambda trial: self._at_home(setup, trial), params(n_seqs, n_seqs, n_seqs))
+        if self._adapts(setup.settings):
+            params.apply(self.adapters)
+        return params
+
+    @staticmethod
+    def _prompt(setup: Setup, params: "ParamsFor") -> GraphParams:
+        """A whole micro-batch, the same number of tokens for each sequence."""
+        n_tokens, n_seqs = min(setup.resolved.n_ctx, setup.resolved.n_ubatch), setup.resolved.n_seq_max
+        return params(-(-n_tokens // n_seqs) * n_seqs, n_seqs, min(n_tokens, setup.resolved.n_outputs_max))
 
     def _adapts(self, settings: Settings) -> bool:
         """Whether adapters are applied; llama-fit-params loads none."""
@@ -122,21 +133,17 @@ class ComputeEstimator:
     def sizes(self, setup: Setup) -> list[int]:
         """Bytes per device, the host's last."""
         with uncollected():
-            return self._sizes(setup, self.params(setup))
+            return self._sizes(setup)
 
-    def _sizes(self, setup: Setup, params: "ParamsFor") -> list[int]:
+    def _sizes(self, setup: Setup) -> list[int]:
         resolved = setup.resolved
         n_seqs = resolved.n_seq_max
         n_tokens = min(resolved.n_ctx, resolved.n_ubatch)
         n_outputs = min(n_tokens, resolved.n_outputs_max)
-        prompt = -(-n_tokens // n_seqs) * n_seqs
-        for backend in params.backends:
+        for backend in self.backends(setup.placement):
             backend.begin()
-        params.fused = fused.resolve(lambda trial: self._at_home(setup, trial), params(n_seqs, n_seqs, n_seqs))
-        if self._adapts(setup.settings):
-            params.apply(self.adapters)
-        how = _schedules(setup)
-        found = [self.reserve(params(prompt, n_seqs, n_outputs), how)]
+        params, how = self._ready(setup), _schedules(setup)
+        found = [self.reserve(self._prompt(setup, params), how)]
         if not self.runner.measuring:
             found.append(self.reserve(params(n_seqs, n_seqs, n_seqs), how, at_least=found[0]))
             if self.model.drawn_as in SINGLE_SEQUENCE and n_seqs > 1:
